@@ -1,0 +1,572 @@
+"""
+The tables, and every closed list of words that is stored.
+
+Times are stored as integer microseconds since 1970 UTC (`UtcTime`): the same arithmetic and the
+same SQL on SQLite and PostgreSQL, and aware datetimes in Python. Money is integer minor units
+beside its currency. Uniqueness never rests on a nullable column.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.engine import Dialect
+from sqlmodel import Field, SQLModel
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def to_micros(at: datetime) -> int:
+    """Microseconds since 1970 UTC of an aware datetime; ValueError for a naive one."""
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone cannot be stored")
+    return (at - EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC datetime of stored microseconds."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as integer microseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, _dialect: Dialect) -> datetime | None:
+        return None if value is None else from_micros(value)
+
+
+def table(model: type[SQLModel]) -> Table:
+    """The Core table that a model declares."""
+    found: Table = model.__table__  # type: ignore[attr-defined]
+    return found
+
+
+class Status(StrEnum):
+    """Where a message stands. Facts after sending are events, not statuses."""
+
+    PLANNED = "planned"  # planner: due, waiting for dispatch (a deferred message stays planned)
+    SENDING = "sending"  # dispatcher: committed just before the hand-over to the channel
+    SENT = "sent"  # dispatcher, reconciler: the provider accepted it
+    FAILED = "failed"  # dispatcher: refused for good on every channel of the step
+    UNKNOWN = "unknown"  # dispatcher, reconciler: it may have gone out, nothing proves either
+    HELD = "held"  # planner: the holdout arm, deliberately not contacted
+    SKIPPED = "skipped"  # planner, dispatcher: a rule ended it, see reason
+    EXPIRED = "expired"  # planner, dispatcher: its time passed, see reason and blocked_by
+    CANCELLED = "cancelled"  # planner, cli: withdrawn before anything was sent
+
+
+class Reason(StrEnum):
+    """Why somebody was not contacted, or not yet. The closed list of every non-send."""
+
+    # ends an occasion or a message
+    SUPPRESSED = "suppressed"  # a do-not-contact entry in force for the purpose and channel
+    NO_CONSENT = "no_consent"  # no channel of the step has the consent its purpose needs
+    UNREACHABLE = "unreachable"  # no usable address for any channel of the step
+    CASE_OPEN = "case_open"  # another case of the customer is open (marketing)
+    GLOBAL_HOLDOUT = "global_holdout"  # the customer is in the installation-wide holdout (marketing)
+    AT_MOST = "at_most"  # the campaign took this customer up too recently
+    HOLDOUT = "holdout"  # the campaign's own holdout arm
+    UNLESS = "unless"  # the step's `unless` came true
+    STOPPED = "stopped"  # the campaign's `stop_when` came true
+    LATE_DATA = "late_data"  # the record arrived after the step's expiry
+    MISSED = "missed"  # an occurrence that passed while nothing ran
+    EXPIRED = "expired"  # could not leave before its expiry; blocked_by names the last obstacle
+    WITHDRAWN = "withdrawn"  # the step or campaign left the release, or is switched off
+    CANCELLED = "cancelled"  # a person cancelled the campaign or step
+    RECORD_CLEARED = "record_cleared"  # the time that fired the trigger was taken back
+    CUSTOMER_GONE = "customer_gone"  # the customer was merged into another or erased
+    ENDED = "ended"  # the campaign's `ends` has passed
+    ONLY_TO = "only_to"  # a rehearsal (`only_to`) is on and the address is not in it
+    REFUSED = "refused"  # the provider refused the address for good
+    NOT_RENDERED = "not_rendered"  # the template could not be filled before the expiry
+    # only defers a message (blocked_by), until it passes or expires
+    HOURS = "hours"  # outside sending hours in some zone the customer may be in
+    NO_ZONE = "no_zone"  # no time zone is known and the settings name none
+    CAP = "cap"  # a frequency cap is full
+    PAUSED = "paused"  # the campaign is paused
+    CHANNEL = "channel"  # the channel cannot send now
+    UNDEFINED = "undefined"  # the template names something this customer lacks
+    RETRY = "retry"  # refused for now; a later attempt is certain not to double it
+
+
+class Scope(StrEnum):
+    """What a suppression blocks (DESIGN 3.4)."""
+
+    MARKETING = "marketing"  # national lists: marketing
+    CONTACT = "contact"  # opt-out, complaint: service, marketing; transactional on its channel
+    ADDRESS = "address"  # hard bounce, erased: everything
+
+
+class Installation(SQLModel, table=True):
+    """One row: who this database is."""
+
+    __tablename__ = "installation"
+    id: int = Field(primary_key=True)  # always 1
+    secret: str  # keys hashes, arms and ids when OUTREACH_SECRET is not set; else empty
+    secret_check: str  # fingerprint of the secret in use: another secret is refused
+    timezone: str  # the business zone the roll-up was made in
+    host: str = ""  # the machine and folder that `run` sends from
+    newest: datetime | None = Field(default=None, sa_type=UtcTime)  # newest `now` a stage has seen
+    look_back: int = 60  # days: how old a changed event time may be and still reach `fresh`
+
+
+class Contact(SQLModel, table=True):
+    """One address. Consent, suppression and caps hang here, not on the customer."""
+
+    __tablename__ = "contacts"
+    __table_args__ = (UniqueConstraint("kind", "address_hash", name="uq_contacts_address"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    kind: str  # email | phone | messenger
+    address: str | None  # normalised; None once erased
+    address_hash: str  # keyed hash, 32 hex digits
+
+
+class Customer(SQLModel, table=True):
+    """A customer of the shop."""
+
+    __tablename__ = "customers"
+    __table_args__ = (
+        Index(
+            "ix_customers_email",
+            "email_id",
+            sqlite_where=text("email_id IS NOT NULL"),
+            postgresql_where=text("email_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_customers_phone",
+            "phone_id",
+            sqlite_where=text("phone_id IS NOT NULL"),
+            postgresql_where=text("phone_id IS NOT NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    external_id: str = Field(unique=True)
+    email_id: int | None = Field(default=None, sa_type=BigId)
+    phone_id: int | None = Field(default=None, sa_type=BigId)
+    first_name: str | None = None
+    last_name: str | None = None
+    locale: str | None = None
+    country: str | None = None  # ISO 3166 alpha-2
+    region: str | None = None
+    city: str | None = None
+    postal_code: str | None = None
+    timezone: str | None = None  # IANA, as the shop gave it
+    zones: str = ""  # candidate zones, space between, as `timing.candidate_zones` found them
+    birthday: str | None = None  # ISO date
+    created_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    merged_into: int | None = Field(default=None, sa_type=BigId)
+    row_hash: bytes = b""  # of the imported row: equal means unchanged
+
+
+class CustomerTag(SQLModel, table=True):
+    """A tag of a customer, kept beside `customers.tags` so that `tagged()` is an indexed look-up."""
+
+    __tablename__ = "customer_tags"
+    customer_id: int = Field(primary_key=True, sa_type=BigId)
+    tag: str = Field(primary_key=True)
+    by_campaign: bool = False  # put on by a sent step; an import never takes it off
+
+
+class CustomerDate(SQLModel, table=True):
+    """A date of a customer (`birthday`, or an attribute that reads as a date), for date triggers."""
+
+    __tablename__ = "customer_dates"
+    __table_args__ = (
+        Index("ix_customer_dates_on", "name", "on_date"),
+        Index("ix_customer_dates_day", "name", "month_day"),
+    )
+    customer_id: int = Field(primary_key=True, sa_type=BigId)
+    name: str = Field(primary_key=True)
+    on_date: str  # ISO date
+    month_day: int  # 100 * month + day
+
+
+class CustomerStats(SQLModel, table=True):
+    """What a customer's counted orders add up to, kept in the order's own transaction."""
+
+    __tablename__ = "customer_stats"
+    __table_args__ = (
+        Index("ix_customer_stats_last", "last_order_at"),
+        Index("ix_customer_stats_count", "orders_count"),
+    )
+    customer_id: int = Field(primary_key=True, sa_type=BigId)
+    orders_count: int = 0  # counted orders: not cancelled, amount over zero
+    total_spent: int = Field(default=0, sa_type=BigInteger)  # minor units, orders in the business's currency only
+    first_order_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    last_order_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    last_order_id: int | None = Field(default=None, sa_type=BigId)
+
+
+class CustomerMonth(SQLModel, table=True):
+    """The monthly roll-up: counted orders of a customer in a month of the business's time zone."""
+
+    __tablename__ = "customer_months"
+    __table_args__ = (Index("ix_customer_months_month", "month"), {"sqlite_with_rowid": False})
+    customer_id: int = Field(primary_key=True, sa_type=BigId)
+    month: int = Field(primary_key=True)  # 100 * year + month
+    orders: int = 0
+    spent: int = Field(default=0, sa_type=BigInteger)  # minor units, business's currency only
+
+
+class Order(SQLModel, table=True):
+    """An order of the shop."""
+
+    __tablename__ = "orders"
+    __table_args__ = (Index("ix_orders_customer", "customer_id", "placed_at"), Index("ix_orders_placed", "placed_at"))
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    external_id: str = Field(unique=True)
+    customer_id: int = Field(sa_type=BigId)
+    status: str | None = None
+    placed_at: datetime = Field(sa_type=UtcTime)
+    paid_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    shipped_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    delivered_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    cancelled_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    refunded_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    currency: str
+    total: int = Field(default=0, sa_type=BigInteger)  # minor units
+    counted: bool = True  # counts as an order: not cancelled, amount over zero
+    coupon_code: str | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    row_hash: bytes = b""
+
+
+class OrderLine(SQLModel, table=True):
+    """One line of an order."""
+
+    __tablename__ = "order_lines"
+    order_id: int = Field(primary_key=True, sa_type=BigId)
+    number: int = Field(primary_key=True)  # from 1, in the file's order
+    sku: str | None = None
+    product: str | None = None
+    category: str | None = None
+    quantity: str | None = None  # decimal text, as given
+    unit_price: int | None = Field(default=None, sa_type=BigInteger)  # minor units of the order's currency
+
+
+class Case(SQLModel, table=True):
+    """A complaint, cancellation, return, refund request or question."""
+
+    __tablename__ = "cases"
+    __table_args__ = (
+        Index("ix_cases_customer", "customer_id"),
+        Index(
+            "ix_cases_open",
+            "opened_at",
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    external_id: str = Field(unique=True)
+    customer_id: int = Field(sa_type=BigId)
+    order_id: int | None = Field(default=None, sa_type=BigId)
+    kind: str  # complaint | cancellation | return | refund | question
+    category: str | None = None
+    sku: str | None = None
+    opened_at: datetime = Field(sa_type=UtcTime)
+    answered_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    closed_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    outcome: str | None = None  # resolved | unresolved | kept | lost
+    note: str | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    row_hash: bytes = b""
+
+
+class ShopEvent(SQLModel, table=True):
+    """An event of the shop's own (a cart left behind), as the settings declare it."""
+
+    __tablename__ = "shop_events"
+    __table_args__ = (Index("ix_shop_events_name", "name", "at"), Index("ix_shop_events_customer", "customer_id", "at"))
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    external_id: str = Field(unique=True)
+    customer_id: int = Field(sa_type=BigId)
+    name: str
+    at: datetime = Field(sa_type=UtcTime)
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    row_hash: bytes = b""
+
+
+class Consent(SQLModel, table=True):
+    """
+    One line of the append-only consent ledger.
+
+    The consent in force for (contact, channel) is the line with the latest `at`; at the same
+    instant a revocation wins. A file's grant is appended only where it is later than a recipient's
+    own revocation.
+    """
+
+    __tablename__ = "consents"
+    __table_args__ = (UniqueConstraint("contact_id", "channel", "at", "status", name="uq_consents_line"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    contact_id: int = Field(sa_type=BigId)
+    channel: str
+    status: str  # granted | revoked
+    at: datetime = Field(sa_type=UtcTime)  # the consent's own date
+    by: str  # shop (a file) | recipient (their own words) | person (the command line)
+    basis: str = "consent"
+    source: str = ""
+    words: str = ""
+    recorded_at: datetime = Field(sa_type=UtcTime)
+
+
+class Suppression(SQLModel, table=True):
+    """Who must not be contacted, by keyed hash, so that no customer or contact need exist."""
+
+    __tablename__ = "suppressions"
+    __table_args__ = (UniqueConstraint("address_hash", "kind", "scope", "channel", name="uq_suppressions_entry"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    address_hash: str
+    kind: str  # email | phone | messenger
+    scope: str  # Scope
+    channel: str = ""  # for scope contact: where it was said; else empty
+    source: str = ""
+    at: datetime = Field(sa_type=UtcTime)
+    lifted_at: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class Fresh(SQLModel, table=True):
+    """
+    The queue from which `plan` enrols: an event time that was set, changed or cleared.
+
+    Ids grow in commit order (writers hold `store.lock(Lock.FRESH)`), so one number per campaign
+    says what it has consumed.
+    """
+
+    __tablename__ = "fresh"
+    __table_args__ = (Index("ix_fresh_kind", "kind", "id"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    kind: str  # order.placed … order.refunded, customer.created, customer.last_order, customer.dates, case.opened, case.closed, event.NAME
+    record_id: int = Field(sa_type=BigId)  # of the order, customer, case or shop event
+    customer_id: int = Field(sa_type=BigId)
+    at: datetime | None = Field(sa_type=UtcTime)  # None: the time was cleared
+
+
+class Release(SQLModel, table=True):
+    """A published, immutable snapshot; its id is its number. The highest is current."""
+
+    __tablename__ = "releases"
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    published_at: datetime = Field(sa_type=UtcTime)
+    files: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))  # path → text
+    files_hash: str
+    note: str = ""
+
+
+class CampaignState(SQLModel, table=True):
+    """What is remembered of a campaign between ticks."""
+
+    __tablename__ = "campaign_states"
+    name: str = Field(primary_key=True)
+    first_published_at: datetime = Field(sa_type=UtcTime)
+    fresh_id: int = Field(default=0, sa_type=BigId)  # the last `fresh` row consumed
+    cursor: datetime = Field(sa_type=UtcTime)  # time triggers: occasions up to here are enrolled
+    cursor_customer: int = Field(
+        default=0, sa_type=BigId
+    )  # within a schedule's or date's occurrence that is being enrolled
+    backfill: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSON, nullable=False)
+    )  # older occasions still owed
+    brake: int | None = None  # the count confirmed at publish, for dated, scheduled and backfilled ones
+    paused_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    paused_reason: str = ""
+    resumed_at: datetime | None = Field(default=None, sa_type=UtcTime)  # the brake counts from here
+    look_again: bool = False  # the release changed its steps: wake its enrolments
+
+
+class StepState(SQLModel, table=True):
+    """When a step was first published: it plans only due times from then on."""
+
+    __tablename__ = "step_states"
+    campaign: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    first_published_at: datetime = Field(sa_type=UtcTime)
+    cancelled_at: datetime | None = Field(
+        default=None, sa_type=UtcTime
+    )  # `outreach cancel`: later due times end as cancelled
+    undefined: int = 0  # undefined-variable deferrals in a row; five pause the campaign
+
+
+class Enrolment(SQLModel, table=True):
+    """One immutable row per campaign, customer and occasion. `wake_at` alone changes: an index hint."""
+
+    __tablename__ = "enrolments"
+    __table_args__ = (
+        UniqueConstraint("campaign", "customer_id", "occasion", name="uq_enrolments_occasion"),
+        Index("ix_enrolments_experiment", "experiment", "customer_id"),
+        Index(
+            "ix_enrolments_wake",
+            "campaign",
+            "wake_at",
+            sqlite_where=text("wake_at IS NOT NULL"),
+            postgresql_where=text("wake_at IS NOT NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    campaign: str
+    customer_id: int = Field(sa_type=BigId)
+    occasion: str  # `order.delivered:17`: trigger and our record id, or trigger and date
+    record_id: int | None = Field(default=None, sa_type=BigId)  # the order, case or shop event
+    occasion_at: datetime = Field(sa_type=UtcTime)
+    first_due_at: datetime = Field(sa_type=UtcTime)
+    experiment: str
+    arm: str | None  # contact | holdout; None when skipped
+    reason: str | None = None  # why it was skipped
+    release: int
+    created_at: datetime = Field(sa_type=UtcTime)
+    wake_at: datetime | None = Field(default=None, sa_type=UtcTime)  # no step of it is due before
+
+
+class Message(SQLModel, table=True):
+    """One intended contact: one row, written once, before anything is sent."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("campaign", "step", "customer_id", "occasion", name="uq_messages_key"),
+        UniqueConstraint("public_id", name="uq_messages_public"),
+        Index(
+            "ix_messages_ready",
+            "priority",
+            "ready_at",
+            sqlite_where=text("status = 'planned'"),
+            postgresql_where=text("status = 'planned'"),
+        ),
+        Index(
+            "ix_messages_claimed",
+            "lease_until",
+            sqlite_where=text("claim IS NOT NULL"),
+            postgresql_where=text("claim IS NOT NULL"),
+        ),
+        Index(
+            "ix_messages_contact",
+            "contact_id",
+            "sent_at",
+            sqlite_where=text("contact_id IS NOT NULL"),
+            postgresql_where=text("contact_id IS NOT NULL"),
+        ),
+        Index("ix_messages_customer", "customer_id"),
+        Index("ix_messages_created", "campaign", "created_at"),
+        Index(
+            "ix_messages_provider",
+            "channel",
+            "provider_id",
+            unique=True,
+            sqlite_where=text("provider_id IS NOT NULL"),
+            postgresql_where=text("provider_id IS NOT NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    public_id: str  # HMAC of the key: the same after a restore; the only id that leaves
+    campaign: str
+    step: str
+    customer_id: int = Field(sa_type=BigId)
+    occasion: str
+    occasion_at: datetime = Field(sa_type=UtcTime)
+    record_id: int | None = Field(default=None, sa_type=BigId)
+    enrolment_id: int = Field(sa_type=BigId)
+    arm: str  # contact, a variant's name, or holdout
+    purpose: str
+    priority: int
+    status: str  # Status
+    reason: str | None = None  # Reason of a non-send
+    detail: str = ""  # which word, cap or rule; never an address or a body
+    blocked_by: str | None = None  # Reason that last deferred it
+    due_at: datetime = Field(sa_type=UtcTime)
+    expires_at: datetime = Field(sa_type=UtcTime)
+    ready_at: datetime = Field(sa_type=UtcTime)  # not looked at before; due_at, later when deferred
+    channel: str | None = None  # provisional until the first `sending`
+    contact_id: int | None = Field(default=None, sa_type=BigId)  # set with `sending`: what caps count
+    refused: str = ""  # channels whose address was refused for good, space between
+    claim: str | None = None  # token of the claimer
+    lease_until: datetime | None = Field(default=None, sa_type=UtcTime)
+    attempts: int = 0
+    sent_at: datetime | None = Field(default=None, sa_type=UtcTime)  # of `sending`, then of acceptance
+    provider_id: str | None = None
+    release: int  # planned from; once `sending`, rendered from
+    created_at: datetime = Field(sa_type=UtcTime)
+
+
+class MessageContent(SQLModel, table=True):
+    """What was handed over, kept `keep_bodies`."""
+
+    __tablename__ = "contents"
+    message_id: int = Field(primary_key=True, sa_type=BigId)
+    subject: str = ""
+    text: str = Field(default="", sa_type=Text)
+    html: str = Field(default="", sa_type=Text)
+    content_hash: str
+    segments: int = 0
+    at: datetime = Field(sa_type=UtcTime, index=True)
+
+
+class MessageEvent(SQLModel, table=True):
+    """A later fact about a message: delivered, bounced, opened, clicked, replied, answered, reached, complained, opted_out, coupon_redeemed."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_customer", "customer_id", "at"), Index("ix_events_message", "message_id"))
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    event_id: str = Field(unique=True)  # the provider's, or made from its content: repeats are harmless
+    message_id: int | None = Field(default=None, sa_type=BigId)
+    customer_id: int | None = Field(default=None, sa_type=BigId)
+    kind: str
+    at: datetime = Field(sa_type=UtcTime)
+    detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class MessageLink(SQLModel, table=True):
+    """A short stored id behind a link in a message; reveals nothing and cannot be guessed."""
+
+    __tablename__ = "links"
+    token: str = Field(primary_key=True)
+    message_id: int = Field(sa_type=BigId)
+    kind: str  # unsubscribe | preferences | survey | survey_score | url
+    target: str = ""  # the address, or the survey and score
+
+
+class Import(SQLModel, table=True):
+    """One run of `import`."""
+
+    __tablename__ = "imports"
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    started_at: datetime = Field(sa_type=UtcTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    counts: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class Reject(SQLModel, table=True):
+    """A row, or a value of one, that an import refused."""
+
+    __tablename__ = "rejects"
+    __table_args__ = (Index("ix_rejects_import", "import_id"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    import_id: int = Field(sa_type=BigId)
+    file: str
+    line: int
+    column: str
+    value: str
+    reason: str
+
+
+class Tick(SQLModel, table=True):
+    """The last tick of each stage."""
+
+    __tablename__ = "ticks"
+    stage: str = Field(primary_key=True)
+    started_at: datetime = Field(sa_type=UtcTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    counts: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    error: str = ""

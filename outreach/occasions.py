@@ -1,0 +1,440 @@
+"""
+Occasions: which firings of a campaign's trigger are new.
+
+Three ways in: the `fresh` queue (an event time was set), the clock (a lapse, a birthday, a
+schedule came due since the cursor) and what publishing left owed (`backfill`, a past `starts`).
+Each gives pages of occasions and what to remember once a page is written; reading a page again
+after a crash is harmless, since an occasion has one key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, tuple_
+
+from outreach import conditions, facts, timing
+from outreach.campaigns import Campaign
+from outreach.models import (
+    Case,
+    Customer,
+    CustomerDate,
+    CustomerStats,
+    Fresh,
+    Order,
+    ShopEvent,
+    from_micros,
+    table,
+    to_micros,
+)
+from outreach.releases import date_name
+from outreach.settings import Settings
+from outreach.store import BATCH
+from outreach.values import Duration, parse_duration
+
+AHEAD = timedelta(hours=14)  # the furthest any zone is ahead of UTC: a date is taken up before it begins anywhere
+SLACK = timedelta(hours=1)  # a daylight-saving change may move a lapse by this much
+
+_customers, _stats, _dates = table(Customer), table(CustomerStats), table(CustomerDate)
+_orders, _cases, _shop_events, _fresh = table(Order), table(Case), table(ShopEvent), table(Fresh)
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """One firing of a trigger for one customer."""
+
+    customer_id: int
+    record_id: int | None
+    key: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some new occasions, the keys of cleared ones, and what to remember of the campaign once they are written."""
+
+    occasions: Sequence[Occasion]
+    remember: Mapping[str, Any] = field(default_factory=dict)
+    cleared: Sequence[Occasion] = ()
+
+
+# --- from the queue -------------------------------------------------------------------------------
+
+
+def fresh_kinds(campaign: Campaign) -> tuple[str, ...]:
+    """The kinds of `fresh` rows that may start the campaign."""
+    trigger = campaign.trigger
+    if trigger.subject == "event":
+        return (f"event.{trigger.event}",)
+    if trigger.event == "customer.inactive":
+        return ("customer.last_order",)
+    if trigger.event == "case.overdue":
+        return ("case.opened",)
+    if date_name(campaign):
+        return ("customer.dates",)
+    return () if trigger.event in ("date", "schedule") else (trigger.event,)
+
+
+def from_fresh(
+    connection: Connection, campaign: Campaign, settings: Settings, state: Any, now: datetime, newest: int
+) -> Iterator[Page]:
+    """Pages of what the queue holds for the campaign beyond what it has consumed."""
+    kinds = fresh_kinds(campaign)
+    last = state.fresh_id
+    while kinds and last < newest:
+        c = _fresh.c
+        wanted = select(c.id, c.record_id, c.customer_id).where(c.kind.in_(kinds), c.id > last, c.id <= newest)
+        rows = connection.execute(wanted.order_by(c.id).limit(BATCH)).all()
+        last = rows[-1].id if len(rows) == BATCH else newest
+        if rows:
+            records = {row.record_id: row.customer_id for row in rows}
+            occasions, cleared = _of_records(connection, campaign, settings, records, now)
+            yield Page(occasions, {"fresh_id": last}, cleared)
+
+
+def _of_records(
+    connection: Connection, campaign: Campaign, settings: Settings, records: Mapping[int, int], now: datetime
+) -> tuple[list[Occasion], list[Occasion]]:
+    trigger, zone = campaign.trigger, settings.business.timezone
+    if trigger.event == "customer.inactive":
+        rows = connection.execute(_lapse_query(_stats.c.customer_id.in_(list(records)))).all()
+        return [o for o in _lapses(rows, campaign, zone) if o.at <= now], []
+    if trigger.event == "case.overdue":
+        rows = connection.execute(_overdue_query(_cases.c.id.in_(list(records)))).all()
+        return [o for o in _overdue(rows, campaign, zone) if o.at <= now], []
+    if name := date_name(campaign):
+        last = _last_date(now, zone)
+        days = [last - timedelta(days=n) for n in range(campaign.look_back.days + 1)]
+        found = [
+            occasion
+            for day in days
+            for page in _on_day(connection, campaign, zone, name, day, _dates.c.customer_id.in_(list(records)))
+            for occasion in page
+        ]
+        return found, []
+    of, column = _record_time(campaign)
+    wanted = select(
+        of.c.id, of.c.customer_id if of is not _customers else of.c.id.label("customer_id"), column.label("at")
+    )
+    occasions, cleared = [], []
+    for row in connection.execute(wanted.where(of.c.id.in_(list(records)))):
+        key = f"{trigger.event}:{row.id}"
+        if row.at is None:
+            cleared.append(Occasion(row.customer_id, row.id, key, now))
+        else:
+            occasions.append(Occasion(row.customer_id, row.id, key, row.at))
+    return occasions, cleared
+
+
+def _record_time(campaign: Campaign) -> tuple[Any, Any]:
+    """The table and the time column of a record trigger."""
+    trigger = campaign.trigger
+    if trigger.subject == "event":
+        return _shop_events, _shop_events.c.at
+    if trigger.event == "customer.created":
+        return _customers, _customers.c.created_at
+    of = _orders if trigger.subject == "order" else _cases
+    return of, of.c[f"{trigger.event.partition('.')[2]}_at"]
+
+
+# --- from the clock -------------------------------------------------------------------------------
+
+
+def from_clock(
+    connection: Connection, campaign: Campaign, settings: Settings, state: Any, now: datetime
+) -> Iterator[Page]:
+    """Pages of what came due in (cursor, now]; the last page moves the cursor. Nothing due gives no page."""
+    trigger, zone = campaign.trigger, settings.business.timezone
+    if trigger.event == "customer.inactive":
+        yield from _came_due(_lapse_pages(connection, campaign, zone, state.cursor, now), state, now)
+    elif trigger.event == "case.overdue":
+        yield from _came_due(_overdue_pages(connection, campaign, zone, state.cursor, now), state, now)
+    elif name := date_name(campaign):
+        yield from _came_due(_date_pages(connection, campaign, zone, name, state.cursor, now), state, now)
+    elif trigger.event in ("date", "schedule"):
+        resumed = state.cursor_customer  # of the first occurrence after the cursor, where a tick was cut off
+        for occurrence in _occurrences(campaign, zone, state.cursor, now):
+            yield from _whole_audience(connection, campaign, occurrence, resumed)
+            resumed = 0
+
+
+def _came_due(pages: Iterator[list[Occasion]], state: Any, now: datetime) -> Iterator[Page]:
+    """Every page, the cursor moving only with the last, and once a day where there is none."""
+    kept: list[Occasion] | None = None
+    for page in pages:
+        if kept:
+            yield Page(kept)
+        kept = page or kept
+    if kept or now - state.cursor > timedelta(days=1):
+        yield Page(kept or [], {"cursor": now})
+
+
+def _lapse_query(where: ColumnElement[bool]) -> Select[Any]:
+    c = _stats.c
+    return select(c.customer_id, c.last_order_id, c.last_order_at).where(where, c.last_order_at.is_not(None))
+
+
+def _lapses(rows: Sequence[Any], campaign: Campaign, zone: str) -> list[Occasion]:
+    after = campaign.trigger.after
+    assert after is not None  # noqa: S101 - the campaign's reader requires it
+    return [
+        Occasion(
+            row.customer_id,
+            row.last_order_id,
+            f"customer.inactive:{row.last_order_id}",
+            timing.add(row.last_order_at, after, zone),
+        )
+        for row in rows
+    ]
+
+
+def _lapse_pages(
+    connection: Connection, campaign: Campaign, zone: str, since: datetime, now: datetime
+) -> Iterator[list[Occasion]]:
+    after = campaign.trigger.after
+    assert after is not None  # noqa: S101
+    c = _stats.c
+    low, high = timing.subtract(since, after, zone) - SLACK, timing.subtract(now, after, zone) + SLACK
+    where = and_(c.last_order_at > low, c.last_order_at <= high)
+    for rows in _paged(connection, _lapse_query(where), (c.last_order_at, c.customer_id)):
+        yield [o for o in _lapses(rows, campaign, zone) if since < o.at <= now]
+
+
+def _paged(connection: Connection, query: Select[Any], key: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
+    """The query in pages by its key, each starting where the last one ended."""
+    page = query.order_by(*key).limit(BATCH)
+    while rows := connection.execute(page).all():
+        yield rows
+        if len(rows) < BATCH:
+            return
+        last = tuple(getattr(rows[-1], column.name) for column in key)
+        page = query.where(tuple_(*key) > tuple_(*last)).order_by(*key).limit(BATCH)
+
+
+def _overdue_query(where: ColumnElement[bool]) -> Select[Any]:
+    c = _cases.c
+    return select(c.id, c.customer_id, c.opened_at).where(where, c.closed_at.is_(None))
+
+
+def _overdue(rows: Sequence[Any], campaign: Campaign, zone: str) -> list[Occasion]:
+    after = campaign.trigger.after
+    assert after is not None  # noqa: S101
+    return [
+        Occasion(row.customer_id, row.id, f"case.overdue:{row.id}", timing.add(row.opened_at, after, zone))
+        for row in rows
+    ]
+
+
+def _overdue_pages(
+    connection: Connection, campaign: Campaign, zone: str, since: datetime, now: datetime
+) -> Iterator[list[Occasion]]:
+    after = campaign.trigger.after
+    assert after is not None  # noqa: S101
+    c = _cases.c
+    low, high = timing.subtract(since, after, zone) - SLACK, timing.subtract(now, after, zone) + SLACK
+    where = and_(c.opened_at > low, c.opened_at <= high)
+    for rows in _paged(connection, _overdue_query(where), (c.opened_at, c.id)):
+        yield [o for o in _overdue(rows, campaign, zone) if since < o.at <= now]
+
+
+def _last_date(now: datetime, zone: str) -> date:
+    """The latest calendar day that has begun, or will within 14 hours, in the business's zone."""
+    return (now + AHEAD).astimezone(ZoneInfo(zone)).date()
+
+
+def _date_pages(
+    connection: Connection, campaign: Campaign, zone: str, name: str, since: datetime, now: datetime
+) -> Iterator[list[Occasion]]:
+    day, last = _last_date(since, zone), _last_date(now, zone)
+    while day < last:
+        day += timedelta(days=1)
+        yield from _on_day(connection, campaign, zone, name, day)
+
+
+def _on_day(
+    connection: Connection,
+    campaign: Campaign,
+    zone: str,
+    name: str,
+    day: date,
+    among: ColumnElement[bool] | None = None,
+) -> Iterator[list[Occasion]]:
+    """The occasions that fall on one calendar day: midnight there in the customer's own zone."""
+    c = _dates.c
+    if campaign.trigger.event == "customer.birthday":
+        wanted: ColumnElement[bool] = c.month_day.in_(_month_days(day))
+        head = f"customer.birthday:{day.year}"
+    else:
+        before = campaign.trigger.before
+        on = day if before is None else _later(day, before, zone)
+        wanted = c.on_date == on.isoformat()
+        head = f"date:{name}:{on}"
+    query = select(c.customer_id, _customers.c.zones).join(_customers, _customers.c.id == c.customer_id)
+    query = query.where(c.name == name, wanted, *([among] if among is not None else []))
+    for rows in _paged(connection, query, (c.customer_id,)):
+        yield [
+            Occasion(row.customer_id, None, head, timing.local_midnight(day, (row.zones.split() or [zone])[0]))
+            for row in rows
+        ]
+
+
+def _later(day: date, by: Duration, zone: str) -> date:
+    return timing.add(timing.local_midnight(day, zone), by, zone).astimezone(ZoneInfo(zone)).date()
+
+
+def _month_days(day: date) -> list[int]:
+    """The stored month-days kept on this day: 29 February is kept on the 28th in other years."""
+    days = [100 * day.month + day.day]
+    if (day.month, day.day) == (2, 28) and (day + timedelta(days=1)).month == 3:
+        days.append(229)
+    return days
+
+
+def _occurrences(campaign: Campaign, zone: str, since: datetime, now: datetime) -> Iterator[datetime]:
+    trigger = campaign.trigger
+    if trigger.schedule:
+        yield from timing.occurrences(trigger.schedule, since, now, zone)
+    elif trigger.on_date:
+        midnight = timing.local_midnight(trigger.on_date, zone)
+        at = timing.due_at(midnight, Duration(), trigger.at or time(0), (), zone)
+        if since < at <= now:
+            yield at
+
+
+def _whole_audience(connection: Connection, campaign: Campaign, occurrence: datetime, after: int) -> Iterator[Page]:
+    key = f"{campaign.trigger.event}:{to_micros(occurrence) // 1_000_000}"
+    query = select(_customers.c.id).where(_customers.c.merged_into.is_(None), _customers.c.id > after)
+    for rows in _paged(connection, query, (_customers.c.id,)):
+        yield Page([Occasion(row.id, None, key, occurrence) for row in rows], {"cursor_customer": rows[-1].id})
+    yield Page([], {"cursor": occurrence, "cursor_customer": 0})
+
+
+# --- what publishing left owed --------------------------------------------------------------------
+
+
+def owed(connection: Connection, campaign: Campaign, settings: Settings, state: Any) -> Iterator[Page]:
+    """Older occasions, newest first; the page's times are the records' own (`paced` spreads a backfill)."""
+    debt = dict(state.backfill)
+    while debt:
+        rows = connection.execute(_older(campaign, settings, debt)).all()
+        if campaign.trigger.event == "customer.inactive":
+            found = _lapses(rows, campaign, settings.business.timezone)
+        else:
+            found = [Occasion(row.customer_id, row.id, f"{campaign.trigger.event}:{row.id}", row.at) for row in rows]
+        occasions = [occasion for occasion in found if debt["from"] <= to_micros(occasion.at) < debt["to"]]
+        if len(rows) == BATCH:
+            debt["before"] = [to_micros(rows[-1].sort), rows[-1].id]
+        else:
+            debt = {}
+        yield Page(occasions, {"backfill": dict(debt)})
+
+
+def paced(occasions: Sequence[Occasion], debt: Mapping[str, Any], settings: Settings) -> list[Occasion]:
+    """The occasions with their times spread from publish on at the backfill's pace, continuing after `done`."""
+    if "pace" not in debt:
+        return list(occasions)
+    per, at = parse_duration(debt["per"]), from_micros(debt["at"])
+    spread = []
+    for number, occasion in enumerate(occasions, debt["done"]):
+        turns = number // debt["pace"]
+        later = replace(per, months=per.months * turns, days=per.days * turns, seconds=per.seconds * turns)
+        spread.append(replace(occasion, at=timing.add(at, later, settings.business.timezone)))
+    return spread
+
+
+def _older(campaign: Campaign, settings: Settings, debt: Mapping[str, Any]) -> Select[Any]:
+    """One page of records by an indexed time, newest first, beginning below `before`."""
+    low, high = from_micros(debt["from"]), from_micros(debt["to"])
+    zone, trigger = settings.business.timezone, campaign.trigger
+    if trigger.event == "customer.inactive" and trigger.after:
+        c = _stats.c
+        low, high = timing.subtract(low, trigger.after, zone), timing.subtract(high, trigger.after, zone)
+        query = _lapse_query(c.last_order_id.is_not(None))
+        query = query.add_columns(c.last_order_id.label("id"), c.last_order_at.label("sort"))
+        key: tuple[Any, ...] = (c.last_order_at, c.last_order_id)
+    else:
+        of, column = _record_time(campaign)
+        sort = of.c.placed_at if of is _orders else column
+        low = low - timedelta(days=90) if of is _orders else low  # delivered long after it was placed
+        customer = of.c.id.label("customer_id") if of is _customers else of.c.customer_id
+        query = select(of.c.id, customer, column.label("at"), sort.label("sort")).where(column.is_not(None))
+        key = (sort, of.c.id)
+    query = query.where(key[0] >= low, key[0] < high)
+    if debt.get("before"):
+        at, last = from_micros(debt["before"][0]), debt["before"][1]
+        query = query.where(or_(key[0] < at, and_(key[0] == at, key[1] < last)))
+    return query.order_by(key[0].desc(), key[1].desc()).limit(BATCH)
+
+
+# --- the audience ---------------------------------------------------------------------------------
+
+
+def in_audience(
+    connection: Connection, campaign: Campaign, settings: Settings, occasions: Sequence[Occasion], now: datetime
+) -> list[Occasion]:
+    """Those whose record fits the trigger's patterns and whose customer fits the campaign's `where`."""
+    kept = _fitting(connection, campaign, occasions)
+    if campaign.where and kept:
+        true = where_true(connection, campaign, settings, campaign.where, kept, now)
+        kept = [occasion for occasion in kept if (occasion.customer_id, occasion.record_id) in true]
+    return kept
+
+
+def _fitting(connection: Connection, campaign: Campaign, occasions: Sequence[Occasion]) -> list[Occasion]:
+    trigger = campaign.trigger
+    if trigger.subject == "order" and (trigger.sku or trigger.product or trigger.category):
+        lines = facts.lines_of(connection, {o.record_id for o in occasions if o.record_id})
+        return [
+            o for o in occasions if any(facts.matches_line(trigger, line) for line in lines.get(o.record_id or 0, ()))
+        ]
+    if trigger.subject == "case" and (trigger.kind or trigger.category or trigger.outcome):
+        c = _cases.c
+        rows = connection.execute(
+            select(c.id, c.kind, c.category, c.outcome).where(c.id.in_([o.record_id for o in occasions]))
+        )
+        fit = {row.id for row in rows if _fits_case(campaign, row)}
+        return [o for o in occasions if o.record_id in fit]
+    return list(occasions)
+
+
+def _fits_case(campaign: Campaign, row: Any) -> bool:
+    trigger = campaign.trigger
+    return all(
+        not patterns or any(fnmatchcase((value or "").casefold(), p.casefold()) for p in patterns)
+        for patterns, value in (
+            (trigger.kind, row.kind),
+            (trigger.category, row.category),
+            (trigger.outcome, row.outcome),
+        )
+    )
+
+
+def where_true(
+    connection: Connection,
+    campaign: Campaign,
+    settings: Settings,
+    expression: str,
+    occasions: Sequence[Any],
+    now: datetime,
+) -> set[tuple[int, int | None]]:
+    """The (customer, record) pairs, of occasions or enrolments, for which the expression is true as of `now`."""
+    subject = campaign.trigger.subject
+    condition = conditions.compile_condition(expression, subject=subject, settings=settings, now=now)
+    joined = _customers.outerjoin(_stats, _stats.c.customer_id == _customers.c.id)
+    if subject == "customer":
+        query = (
+            select(_customers.c.id)
+            .select_from(joined)
+            .where(_customers.c.id.in_([o.customer_id for o in occasions]), condition)
+        )
+        true = set(connection.execute(query).scalars())
+        return {(o.customer_id, o.record_id) for o in occasions if o.customer_id in true}
+    of = {"order": _orders, "case": _cases, "event": _shop_events}[subject]
+    query = select(of.c.id).select_from(joined.join(of, of.c.customer_id == _customers.c.id))
+    true = set(connection.execute(query.where(of.c.id.in_([o.record_id for o in occasions]), condition)).scalars())
+    return {(o.customer_id, o.record_id) for o in occasions if o.record_id in true}

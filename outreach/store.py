@@ -1,0 +1,286 @@
+"""
+The database: engine, transactions, locks, keyed hashes, and bringing the schema up to date.
+
+Every writing transaction is `write(db)`: IMMEDIATE on SQLite, so that it never fails half-way for
+want of the lock, and an ordinary one on PostgreSQL. Errors never show bound values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from outreach.errors import ClockError, DatabaseError
+from outreach.models import Installation, Tick, to_micros
+from outreach.models import table as table_of
+
+BATCH = 1_000  # rows per transaction; DESIGN 3 allows 2,000, half of it keeps each under 0.2 s
+BUSY_SECONDS = 30  # how long a writer waits for another on SQLite
+
+
+class Lock(IntEnum):
+    """What an advisory lock protects (PostgreSQL; on SQLite every writer holds them all)."""
+
+    IMPORT = 1  # one import at a time
+    FRESH = 2  # ids of `fresh` grow in commit order
+    PLAN = 3  # one planner per campaign
+    PUBLISH = 4  # one publish at a time
+
+
+@dataclass(frozen=True)
+class Database:
+    """An opened database and the secret that keys its hashes."""
+
+    engine: Engine
+    secret: bytes
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+
+def keyed_hash(secret: bytes, *parts: str) -> str:
+    """32 hex digits of HMAC-SHA-256 over the parts; equal parts give equal hashes, and nothing else is told."""
+    return hmac.digest(secret, "\x1f".join(parts).encode(), "sha256").hex()[:32]
+
+
+def address_hash(secret: bytes, kind: str, address: str) -> str:
+    """The keyed hash under which contacts and suppressions know an address."""
+    return keyed_hash(secret, "address", kind, address)
+
+
+def public_id(secret: bytes, campaign: str, step: str, customer: str, occasion: str) -> str:
+    """The message's id outside: an HMAC of its key, so the same again after a restore."""
+    return keyed_hash(secret, "message", campaign, step, customer, occasion)
+
+
+@contextmanager
+def write(db: Database) -> Iterator[Connection]:
+    """A writing transaction, committed on a clean exit and rolled back on an exception."""
+    with _translated(), db.engine.connect() as connection:
+        connection = connection.execution_options(outreach_begin="IMMEDIATE")
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def read(db: Database) -> Iterator[Connection]:
+    """A reading transaction that sees one moment of the database."""
+    with _translated(), db.engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise DatabaseError(f"the database cannot be used: {_first_line(error)}") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if error.orig and str(error.orig).strip() else type(error).__name__
+
+
+def lock(connection: Connection, what: Lock, name: str = "", *, wait: bool = True) -> bool:
+    """
+    Hold an advisory lock until the transaction ends; False if `wait` is off and another holds it.
+
+    On SQLite the IMMEDIATE transaction already excludes every other writer.
+    """
+    if connection.dialect.name == "sqlite":
+        return True
+    key = int.from_bytes(hashlib.sha256(f"outreach:{what.value}:{name}".encode()).digest()[:8], "big", signed=True)
+    function = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
+    return connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar() is not False
+
+
+def in_chunks(items: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:
+    """The items in slices of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def expanding(name: str) -> Any:
+    """A parameter for `IN` lists whose length changes, so that the statement is compiled once."""
+    return bindparam(name, expanding=True)
+
+
+def seen(connection: Connection, now: datetime) -> None:
+    """Note the newest `now`; ClockError when it is earlier than one already seen."""
+    table = table_of(Installation)
+    newest = connection.execute(select(table.c.newest)).scalar()
+    if newest is not None and now < newest:
+        raise ClockError(
+            f"--now {now.isoformat()} is earlier than {newest.isoformat()}, which this database has already seen:"
+            " replay the past in a fresh workspace"
+        )
+    if newest is None or now > newest:
+        connection.execute(update(table).values(newest=now))
+
+
+def record_tick(
+    connection: Connection, stage: str, started: datetime, finished: datetime, counts: dict[str, Any], error: str = ""
+) -> None:
+    """Keep the last tick of a stage, for `status`."""
+    values = {"started_at": started, "finished_at": finished, "counts": counts, "error": error}
+    if not connection.execute(update(Tick).where(table_of(Tick).c.stage == stage).values(values)).rowcount:
+        connection.execute(insert(Tick).values(stage=stage, **values))
+
+
+def adopt_host(db: Database, host: str, *, adopt: bool) -> None:
+    """
+    Remember `host` as the one that sends from this database.
+
+    Raises:
+        DatabaseError: another one does, and `adopt` is off: this may be a copy, which would send everything twice.
+    """
+    table = table_of(Installation)
+    with write(db) as connection:
+        lock(connection, Lock.PUBLISH)
+        known = connection.execute(select(table.c.host)).scalar()
+        if known and known != host and not adopt:
+            raise DatabaseError(
+                f"messages are sent from this database by {known}: a copy of it must not send as well;"
+                " if that one is gone for good, run `outreach run --adopt`"
+            )
+        if known != host:
+            connection.execute(update(table).values(host=host))
+
+
+def open_database(url: str, *, secret: str = "", timezone: str = "UTC", upgrade: bool | None = None) -> Database:
+    """
+    Open the database and make sure its schema is this version's.
+
+    SQLite upgrades itself; PostgreSQL only with `upgrade=True` (`outreach db upgrade`). `secret`
+    is OUTREACH_SECRET; without one, a random secret is kept in the database itself.
+
+    Raises:
+        DatabaseError: it cannot be reached, is of another version, or was made with another secret.
+    """
+    engine = make_engine(url)
+    with _translated():
+        _bring_up_to_date(engine, upgrade=engine.dialect.name == "sqlite" if upgrade is None else upgrade)
+        return Database(engine, _the_secret(engine, secret, timezone))
+
+
+def make_engine(url: str) -> Engine:
+    """An engine with hidden parameters; SQLite in WAL with synchronous=FULL."""
+    try:
+        if url.startswith(("postgresql://", "postgres://")):
+            url = "postgresql+psycopg://" + url.split("://", 1)[1]
+        if url.startswith("sqlite"):
+            engine = create_engine(url, hide_parameters=True, poolclass=NullPool if ":memory:" not in url else None)
+            _set_up_sqlite(engine)
+        else:
+            engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, max_overflow=8)
+    except Exception as error:
+        raise DatabaseError(
+            "the database address cannot be read: write sqlite:///outreach.db or postgresql://user@host/name"
+        ) from error
+    return engine
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA cache_size = -65536")
+        cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('outreach_begin', 'DEFERRED')}")
+
+
+def migrations() -> Path:
+    """The folder of Alembic's migration scripts."""
+    return Path(__file__).parent / "migrations"
+
+
+HEAD = "0001"  # the newest migration; a test compares it with the scripts
+
+
+def version(engine: Engine) -> str | None:
+    """The schema version the database is at, None for an empty one."""
+    with _translated(), engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return str(found) if found else None
+
+
+def _bring_up_to_date(engine: Engine, *, upgrade: bool) -> None:
+    found = version(engine)
+    if found == HEAD:
+        return
+    if found is not None and found > HEAD:
+        raise DatabaseError(f"the database is of version {found}, newer than this program's {HEAD}: upgrade outreach")
+    if not upgrade:
+        raise DatabaseError(
+            f"the database is at version {found or 'none'}, this program needs {HEAD}: run `outreach db upgrade`"
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations()))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")
+
+
+def _the_secret(engine: Engine, given: str, timezone: str) -> bytes:
+    table = table_of(Installation)
+    wanted = select(table.c.secret, table.c.secret_check)
+    with read(Database(engine, b"")) as connection:
+        row = connection.execute(wanted).first()
+    if row is None:
+        with write(Database(engine, b"")) as connection:
+            lock(connection, Lock.PUBLISH)
+            row = connection.execute(wanted).first()
+            if row is None:
+                return _first_secret(connection, given, timezone)
+    used = (row.secret or given).encode()
+    if not used:
+        raise DatabaseError("this database was made with OUTREACH_SECRET set: set it to the same value again")
+    if not hmac.compare_digest(keyed_hash(used, "check"), row.secret_check):
+        raise DatabaseError("OUTREACH_SECRET differs from the one this database was made with: set the former one")
+    return used
+
+
+def _first_secret(connection: Connection, given: str, timezone: str) -> bytes:
+    kept = "" if given else secrets.token_hex(32)
+    used = (given or kept).encode()
+    connection.execute(
+        insert(Installation).values(id=1, secret=kept, secret_check=keyed_hash(used, "check"), timezone=timezone)
+    )
+    return used
+
+
+def this_host(workspace: Path) -> str:
+    """The machine and folder a daemon sends from, to notice a copy that runs elsewhere."""
+    return f"{socket.gethostname()}:{os.path.realpath(workspace)}"
+
+
+def micros(at: datetime) -> int:
+    """The stored form of a time, for SQL written as text."""
+    return to_micros(at)

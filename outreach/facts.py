@@ -36,6 +36,7 @@ from outreach.models import (
     table,
 )
 from outreach.settings import Settings
+from outreach.store import among
 from outreach.values import Money
 
 CONTACT_KIND = {"email": "email", "sms": "phone", "whatsapp": "phone", "call": "phone"}
@@ -145,7 +146,7 @@ def _facts(
 def _people(connection: Connection, ids: Iterable[int]) -> Sequence[Any]:
     c = _customers.c
     wanted = select(c.id, c.external_id, c.email_id, c.phone_id, c.zones, c.merged_into)
-    return connection.execute(wanted.where(c.id.in_(sorted(ids)))).all()
+    return connection.execute(wanted.where(among(connection, c.id, ids))).all()
 
 
 def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]) -> dict[int, dict[str, ContactFacts]]:
@@ -154,7 +155,7 @@ def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]
     if not ids:
         return {}
     c = _contacts.c
-    wanted = select(c.id, c.kind, c.address, c.address_hash).where(c.id.in_(sorted(ids)), c.address.is_not(None))
+    wanted = select(c.id, c.kind, c.address, c.address_hash).where(among(connection, c.id, ids), c.address.is_not(None))
     contacts = {row.id: row for row in connection.execute(wanted)}
     consents = _consents_in_force(connection, ids)
     suppressions = _suppressions_in_force(connection, [row.address_hash for row in contacts.values()])
@@ -178,7 +179,7 @@ def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]
 def _consents_in_force(connection: Connection, contact_ids: Iterable[int]) -> dict[tuple[int, str], str]:
     """The latest line by its own date; at one instant a revocation wins (models.Consent)."""
     c = _consents.c
-    wanted = select(c.contact_id, c.channel, c.status, c.at).where(c.contact_id.in_(sorted(contact_ids)))
+    wanted = select(c.contact_id, c.channel, c.status, c.at).where(among(connection, c.contact_id, contact_ids))
     latest: dict[tuple[int, str], tuple[datetime, bool]] = {}
     for contact_id, channel, status, at in connection.execute(wanted):
         line = (at, status == "revoked")
@@ -194,14 +195,14 @@ def _suppressions_in_force(
     c = _suppressions.c
     wanted = select(c.kind, c.address_hash, c.scope, c.channel)
     found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for row in connection.execute(wanted.where(c.address_hash.in_(hashes), c.lifted_at.is_(None))):
+    for row in connection.execute(wanted.where(among(connection, c.address_hash, hashes), c.lifted_at.is_(None))):
         found[(row.kind, row.address_hash)].append((row.scope, row.channel))
     return {key: tuple(sorted(entries)) for key, entries in found.items()}
 
 
 def _open_cases(connection: Connection, customer_ids: Sequence[int], now: datetime) -> dict[int, frozenset[int]]:
     c = _cases.c
-    wanted = select(c.customer_id, c.id).where(c.customer_id.in_(customer_ids), c.opened_at <= now)
+    wanted = select(c.customer_id, c.id).where(among(connection, c.customer_id, customer_ids), c.opened_at <= now)
     found: dict[int, set[int]] = defaultdict(set)
     for row in connection.execute(wanted.where(or_(c.closed_at.is_(None), c.closed_at > now))):
         found[row.customer_id].add(row.id)
@@ -218,7 +219,7 @@ def _sent(
     since = now - max(cap.limit.per.clock for cap in settings.caps)
     c = _messages.c
     wanted = select(c.contact_id, c.sent_at, c.purpose, c.channel, c.campaign)
-    wanted = wanted.where(c.contact_id.in_(sorted(ids)), c.sent_at > since, c.status.in_(COUNTED_BY_CAPS))
+    wanted = wanted.where(among(connection, c.contact_id, ids), c.sent_at > since, c.status.in_(COUNTED_BY_CAPS))
     found: dict[int, list[tuple[datetime, str, str, str]]] = defaultdict(list)
     for row in connection.execute(wanted.order_by(c.sent_at.desc())):
         found[row.contact_id].append((row.sent_at, row.purpose, row.channel, row.campaign))
@@ -248,7 +249,7 @@ def _records(connection: Connection, order_ids: Iterable[int | None]) -> dict[in
         return {}
     c = _orders.c
     wanted = select(c.id, c.placed_at, c.paid_at, c.shipped_at, c.delivered_at, c.cancelled_at, c.refunded_at)
-    return {row.id: row for row in connection.execute(wanted.where(c.id.in_(ids)))}
+    return {row.id: row for row in connection.execute(wanted.where(among(connection, c.id, ids)))}
 
 
 # --- `unless` and `stop_when` ---------------------------------------------------------------------
@@ -286,7 +287,7 @@ def _mark_ordered(
 ) -> None:
     c = _orders.c
     wanted = select(c.id, c.customer_id, c.placed_at).where(
-        c.customer_id.in_(sorted(people)), c.placed_at > since, c.placed_at <= now, c.counted
+        among(connection, c.customer_id, people), c.placed_at > since, c.placed_at <= now, c.counted
     )
     later: dict[int, list[Any]] = defaultdict(list)
     for row in connection.execute(wanted):
@@ -342,7 +343,7 @@ def _mark_events(
 ) -> None:
     c = _events.c
     wanted = select(c.customer_id, c.kind, c.at).where(
-        c.customer_id.in_(sorted(people)), c.at > since, c.at <= now, c.kind.in_(sorted(EVENT_WORDS))
+        among(connection, c.customer_id, people), c.at > since, c.at <= now, c.kind.in_(sorted(EVENT_WORDS))
     )
     latest: dict[tuple[int, str], datetime] = {}
     for row in connection.execute(wanted):
@@ -359,7 +360,7 @@ def _mark_opted_out(
     connection: Connection, items: Sequence[Item], found: list[set[str]], people: set[int], now: datetime
 ) -> None:
     c, s = _customers.c, _suppressions.c
-    mine = and_(or_(_contacts.c.id == c.email_id, _contacts.c.id == c.phone_id), c.id.in_(sorted(people)))
+    mine = and_(or_(_contacts.c.id == c.email_id, _contacts.c.id == c.phone_id), among(connection, c.id, people))
     own = select(c.id, _consents.c.at).join(_contacts, mine).join(_consents, _consents.c.contact_id == _contacts.c.id)
     own = own.where(_consents.c.status == "revoked", _consents.c.by == "recipient", _consents.c.at <= now)
     listed = select(c.id, s.at).join(_contacts, mine)
@@ -381,7 +382,7 @@ def _mark_cases(
     c = _cases.c
     wanted = select(c.id, c.customer_id, c.opened_at, c.closed_at)
     by_customer: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(wanted.where(c.customer_id.in_(sorted(people)), c.opened_at <= now)):
+    for row in connection.execute(wanted.where(among(connection, c.customer_id, people), c.opened_at <= now)):
         by_customer[row.customer_id].append(row)
     for index, item in enumerate(items):
         about_case = item.campaign.trigger.subject == "case"
@@ -410,7 +411,7 @@ def lines_of(connection: Connection, order_ids: Iterable[int]) -> dict[int, list
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     c = _lines.c
     for row in connection.execute(
-        select(_lines).where(c.order_id.in_(sorted(order_ids))).order_by(c.order_id, c.number)
+        select(_lines).where(among(connection, c.order_id, order_ids)).order_by(c.order_id, c.number)
     ):
         line = {k: v for k, v in row._mapping.items() if v is not None and k not in ("order_id", "number")}
         found[row.order_id].append(line)
@@ -424,7 +425,9 @@ def contexts(connection: Connection, settings: Settings, items: Sequence[Item]) 
     """The template context of each item, in the items' order; names without a value are left out."""
     ids = sorted({item.customer_id for item in items})
     query = select(_customers, *(c for c in _stats.c if c.name != "customer_id"))
-    query = query.join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True).where(_customers.c.id.in_(ids))
+    query = query.join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True).where(
+        among(connection, _customers.c.id, ids)
+    )
     people = {row.id: row._mapping for row in connection.execute(query)}
     own = {item.record_id for item in items if item.campaign.trigger.subject == "order" and item.record_id}
     last = {person["last_order_id"] for person in people.values() if person["last_order_id"]}
@@ -508,4 +511,4 @@ def _rows(connection: Connection, of: Table, ids: Iterable[int | None]) -> dict[
     wanted = sorted(i for i in ids if i is not None)
     if not wanted:
         return {}
-    return {row.id: row._mapping for row in connection.execute(select(of).where(of.c.id.in_(wanted)))}
+    return {row.id: row._mapping for row in connection.execute(select(of).where(among(connection, of.c.id, wanted)))}

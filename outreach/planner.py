@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from outreach import arms, facts, gates, occasions, releases, store, timing
 from outreach.campaigns import Campaign, Step
@@ -32,7 +32,7 @@ from outreach.models import (
 from outreach.occasions import Occasion, Page
 from outreach.releases import Loaded
 from outreach.settings import Settings
-from outreach.store import BATCH, Database, Lock
+from outreach.store import BATCH, Database, Lock, among
 
 BRAKE_SHARE = 0.20  # of all customers, in a rolling 24 hours
 BRAKE_LEAST = 500
@@ -207,7 +207,10 @@ def _not_enrolled(connection: Connection, campaign: Campaign, found: Sequence[Oc
         return []
     c = _enrolments.c
     query = select(c.customer_id, c.occasion).where(c.campaign == campaign.name)
-    known = {tuple(row) for row in connection.execute(query.where(c.customer_id.in_({o.customer_id for o in found})))}
+    known = {
+        tuple(row)
+        for row in connection.execute(query.where(among(connection, c.customer_id, {o.customer_id for o in found})))
+    }
     return list({(o.customer_id, o.key): o for o in found if (o.customer_id, o.key) not in known}.values())
 
 
@@ -220,8 +223,9 @@ def _write_enrolments(connection: Connection, tick: _Tick, campaign: Campaign, f
     earlier = _earlier_times(connection, tick, campaign, found)
     drawn, by_contact = _arms_drawn(connection, campaign, found), dict[int, str]()
     rows, counts = [], tick.of(campaign)
-    for occasion, item, fact in zip(found, items, known, strict=True):
-        reason = gates.judge(fact, facts.rules(item), tick.settings, tick.db.secret)
+    rules = facts.rules(items[0])  # judged without its times, so one serves all
+    for occasion, fact in zip(found, known, strict=True):
+        reason = gates.judge(fact, rules, tick.settings, tick.db.secret)
         if reason is None and not _at_most_allows(campaign, earlier.setdefault(occasion.customer_id, []), occasion.at):
             reason = Reason.AT_MOST
         arm = None
@@ -232,7 +236,7 @@ def _write_enrolments(connection: Connection, tick: _Tick, campaign: Campaign, f
         rows.append(_enrolment(tick, campaign, occasion, arm, reason, due))
         counts.enrolled += reason is None
         counts.skipped += reason is not None
-    connection.execute(insert(_enrolments), rows)
+    store.insert_many(connection, _enrolments, rows)
 
 
 def _enrolment(
@@ -261,7 +265,8 @@ def _arm(
     contacts = [contact.contact_id for contact in fact.contacts.values()]
     arm = drawn.get(customer) or next((by_contact[contact] for contact in contacts if contact in by_contact), None)
     if arm is None:
-        held = arms.is_held(tick.db.secret, campaign.experiment or campaign.name, campaign.holdout, fact.external_id)
+        experiment = campaign.experiment or campaign.name
+        held = campaign.holdout and arms.is_held(tick.db.secret, experiment, campaign.holdout, fact.external_id)
         arm = "holdout" if held else "contact"
     drawn[customer] = arm
     by_contact.update(dict.fromkeys(contacts, arm))
@@ -274,14 +279,18 @@ def _arms_drawn(connection: Connection, campaign: Campaign, found: Sequence[Occa
     others = {i: [i] for i in ids}
     mine, other = _customers.alias("mine"), _customers.alias("other")
     for shared in (mine.c.email_id == other.c.email_id, mine.c.phone_id == other.c.phone_id):
-        query = select(mine.c.id, other.c.id).join(other, shared).where(mine.c.id.in_(ids), mine.c.id != other.c.id)
+        query = (
+            select(mine.c.id, other.c.id)
+            .join(other, shared)
+            .where(among(connection, mine.c.id, ids), mine.c.id != other.c.id)
+        )
         for customer, twin in connection.execute(query):
             others[customer].append(twin)
     e = _enrolments.c
     query = select(e.customer_id, e.arm).where(
         e.experiment == (campaign.experiment or campaign.name), e.arm.is_not(None)
     )
-    query = query.where(e.customer_id.in_({twin for twins in others.values() for twin in twins}))
+    query = query.where(among(connection, e.customer_id, {twin for twins in others.values() for twin in twins}))
     arms_of: dict[int, str] = {}
     for customer, arm in connection.execute(query.order_by(e.id)):
         arms_of.setdefault(customer, arm)
@@ -299,7 +308,7 @@ def _earlier_times(
     c = _enrolments.c
     query = select(c.customer_id, c.occasion_at).where(
         c.campaign == campaign.name,
-        c.customer_id.in_({o.customer_id for o in found}),
+        among(connection, c.customer_id, {o.customer_id for o in found}),
         c.occasion_at > since,
         c.arm.is_not(None),
     )
@@ -317,6 +326,8 @@ def _at_most_allows(campaign: Campaign, times: list[datetime], at: datetime) -> 
 
 
 def _due(tick: _Tick, step: Step, occasion_at: datetime, zones: tuple[str, ...]) -> datetime:
+    if step.at is None and not step.after.is_calendar:
+        return occasion_at + step.after.clock
     return timing.due_at(occasion_at, step.after, step.at, zones, tick.settings.business.timezone)
 
 
@@ -348,7 +359,7 @@ def _wake_again(tick: _Tick, campaign: Campaign, state: Any) -> None:
             ids = list(connection.execute(query.order_by(c.id).limit(BATCH)).scalars())
             at = tick.loaded.published_at
             later = (c.wake_at.is_(None)) | (c.wake_at > at)
-            connection.execute(update(_enrolments).where(c.id.in_(ids), later).values(wake_at=at))
+            connection.execute(update(_enrolments).where(among(connection, c.id, ids), later).values(wake_at=at))
             if len(ids) < BATCH:
                 connection.execute(update(_states).where(_states.c.name == campaign.name).values(look_again=False))
                 return
@@ -398,9 +409,9 @@ def _write_messages(
     due: list[_DueStep] = []
     wake: list[dict[str, Any]] = []
     for enrolment in enrolments:
-        later = None
+        later, zones = None, tuple(enrolment.zones.split())
         for step in campaign.steps:
-            at = _due(tick, step, enrolment.occasion_at, tuple(enrolment.zones.split()))
+            at = _due(tick, step, enrolment.occasion_at, zones)
             if at > tick.now:
                 later = at if later is None else min(later, at)
             elif at >= enrolment.wake_at and at >= steps[step.id].first_published_at:
@@ -410,8 +421,7 @@ def _write_messages(
     rows = _rows(connection, tick, campaign, _unwritten(connection, campaign, due), steps)
     if not brake.allows(connection, rows):
         return False
-    if rows:
-        connection.execute(insert(_messages), rows)
+    store.insert_many(connection, _messages, rows)
     connection.execute(
         update(_enrolments).where(_enrolments.c.id == bindparam("which")).values(wake_at=bindparam("wake_at")), wake
     )
@@ -432,7 +442,7 @@ def _unwritten(connection: Connection, campaign: Campaign, due: Sequence[_DueSte
     query = select(c.step, c.customer_id, c.occasion).where(
         c.campaign == campaign.name,
         c.step.in_({d.step.id for d in due}),
-        c.customer_id.in_({d.enrolment.customer_id for d in due}),
+        among(connection, c.customer_id, {d.enrolment.customer_id for d in due}),
     )
     known = {tuple(row) for row in connection.execute(query)}
     return [d for d in due if (d.step.id, d.enrolment.customer_id, d.enrolment.occasion) not in known]
@@ -442,8 +452,9 @@ def _rows(
     connection: Connection, tick: _Tick, campaign: Campaign, due: Sequence[_DueStep], steps: dict[str, Any]
 ) -> list[dict[str, Any]]:
     wanted = _where_allows(connection, tick, campaign, due)
-    items = [_item(campaign, d) for d in wanted]
-    words = facts.true_words(connection, items, tick.now)
+    words: Sequence[frozenset[str]] = [frozenset()] * len(wanted)
+    if campaign.stop_when or any(step.unless for step in campaign.steps):
+        words = facts.true_words(connection, [_item(campaign, d) for d in wanted], tick.now)
     return [
         _row(tick, campaign, d, _ending(tick, campaign, d, true, steps[d.step.id]))
         for d, true in zip(wanted, words, strict=True)
@@ -611,6 +622,6 @@ def _prune(tick: _Tick, newest: int) -> None:
                 ).scalars()
             )
             if ids:
-                connection.execute(_fresh.delete().where(_fresh.c.id.in_(ids)))
+                connection.execute(_fresh.delete().where(among(connection, _fresh.c.id, ids)))
         if len(ids) < BATCH:
             return

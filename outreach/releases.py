@@ -43,6 +43,8 @@ from outreach.models import (
 )
 from outreach.render import Templates
 from outreach.settings import SETTINGS_FILE, Settings, raw_catalogue, with_catalogue
+from outreach.settings import position as settings_position
+from outreach.settings import problems as settings_problems
 from outreach.store import BATCH, Database, Lock
 
 CATALOGUE = "catalogue.json"
@@ -139,10 +141,12 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
     """Every problem of the files at once; with a database, triggers that no record can fire, too."""
     used = with_catalogue(settings, json.loads(files.get(CATALOGUE, "{}")))
     campaigns, problems = campaign_files.load(files, used)
+    problems += settings_problems(settings)
     templates = Templates(_only_templates(files), used.business)
     for name, expression in used.segments.items():
+        file, line, column = settings_position(settings, "segments", name)
         problems += [
-            Problem(SETTINGS_FILE, 0, 0, "segment", f"segment {name}: {error}")
+            Problem(file, line, column + error.column - 1 if line else 0, "segment", f"segment {name}: {error}")
             for error in conditions.problems(expression, subject="customer", settings=used)
         ]
     for campaign in campaigns.values():

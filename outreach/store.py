@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +21,30 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    Text,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import NullPool
 
 from outreach.errors import ClockError, DatabaseError
-from outreach.models import Installation, Tick, to_micros
+from outreach.models import Installation, Tick, UtcTime, to_micros
 from outreach.models import table as table_of
 
 BATCH = 1_000  # rows per transaction; DESIGN 3 allows 2,000, half of it keeps each under 0.2 s
@@ -115,9 +134,47 @@ def in_chunks(items: Sequence[Any], size: int = BATCH) -> Iterator[Sequence[Any]
         yield items[start : start + size]
 
 
-def expanding(name: str) -> Any:
-    """A parameter for `IN` lists whose length changes, so that the statement is compiled once."""
-    return bindparam(name, expanding=True)
+def among(connection: Connection, column: ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """
+    `column IN (values)` with the whole list, of integers or of strings, as one parameter.
+
+    The statement's text does not depend on how many there are, so it is compiled and prepared once;
+    with a thousand values this is several times faster than a thousand parameters.
+    """
+    listed = list(set(values))
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(bindparam(None, json.dumps(listed), Text)).table_valued("value")
+        return column.in_(select(each.c.value))
+    of = Text if listed and isinstance(listed[0], str) else BigInteger
+    return column == func.any(bindparam(None, listed, ARRAY(of)))
+
+
+def insert_many(connection: Connection, into: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Insert the rows, which all have the same columns, in the driver's own bulk form.
+
+    Times and JSON are converted here as the table's types would, at a fraction of their cost.
+    """
+    if not rows:
+        return
+    names = tuple(rows[0])
+    converters = [(name, convert) for name in names if (convert := _converter(into.c[name].type))]
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    statement = f"INSERT INTO {into.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
+    values = []
+    for row in rows:
+        stored = dict(row)
+        for name, convert in converters:
+            if stored[name] is not None:
+                stored[name] = convert(stored[name])
+        values.append(tuple(stored.values()))
+    connection.exec_driver_sql(statement, values)
+
+
+def _converter(of: Any) -> Callable[[Any], Any] | None:
+    if isinstance(of, UtcTime):
+        return to_micros
+    return json.dumps if isinstance(of, JSON) else None
 
 
 def seen(connection: Connection, now: datetime) -> None:
@@ -136,10 +193,11 @@ def seen(connection: Connection, now: datetime) -> None:
 def record_tick(
     connection: Connection, stage: str, started: datetime, finished: datetime, counts: dict[str, Any], error: str = ""
 ) -> None:
-    """Keep the last tick of a stage, for `status`."""
+    """Keep the last tick of a stage, for `status`; two processes may do so at once."""
     values = {"started_at": started, "finished_at": finished, "counts": counts, "error": error}
-    if not connection.execute(update(Tick).where(table_of(Tick).c.stage == stage).values(values)).rowcount:
-        connection.execute(insert(Tick).values(stage=stage, **values))
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    written = dialect.insert(table_of(Tick)).values(stage=stage, **values)
+    connection.execute(written.on_conflict_do_update(index_elements=["stage"], set_=values))
 
 
 def adopt_host(db: Database, host: str, *, adopt: bool) -> None:
@@ -184,7 +242,7 @@ def make_engine(url: str) -> Engine:
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
         if url.startswith("sqlite"):
-            engine = create_engine(url, hide_parameters=True, poolclass=NullPool if ":memory:" not in url else None)
+            engine = create_engine(url, hide_parameters=True)
             _set_up_sqlite(engine)
         else:
             engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=2, max_overflow=8)

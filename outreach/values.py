@@ -60,12 +60,11 @@ _UNITS = {
     "year": (12, 0, 0),
 }
 _DURATION = re.compile(r"(\d{1,6})\s*([a-z]+?)s?")
-_LONGEST = timedelta(days=36_600)
 
 
 def _quoted(text: object) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "…" + shown[-1]
+    shown = " ".join(str(text)[:200].split())
+    return f"`{shown}`" if len(shown) <= 60 else f"`{shown[:59]}…`"
 
 
 def parse_duration(text: object) -> Duration:
@@ -75,10 +74,9 @@ def parse_duration(text: object) -> Duration:
         raise ValueError(f"{_quoted(text)} is not a length of time: write `90 minutes`, `3 days`, `2 weeks`")
     amount = int(match[1])
     months, days, seconds = (amount * size for size in _UNITS[match[2]])
-    duration = Duration(months, days, seconds)
-    if duration.clock > _LONGEST:
+    if months > 1200 or days > 36_600 or seconds > 36_600 * 86_400:
         raise ValueError(f"{_quoted(text)} is longer than 100 years")
-    return duration
+    return Duration(months, days, seconds)
 
 
 def parse_share(text: object) -> float:

@@ -1,0 +1,380 @@
+"""
+The table of what `outreach.yaml` may hold, with its defaults.
+
+`settings` reads by it; the reference page is made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from outreach.keys import (
+    DURATION,
+    LENGTH,
+    LIMIT,
+    SHARE,
+    WEEKDAYS,
+    WINDOW,
+    YES_NO,
+    Either,
+    Key,
+    ListOf,
+    MapOf,
+    Record,
+    Scalar,
+    choice,
+    matching,
+    text,
+    whole,
+)
+from outreach.values import CHANNELS, Duration, parse_duration
+from outreach.yamlfile import Node, did_you_mean, shown
+
+PROVIDERS: dict[str, tuple[str, ...]] = dict.fromkeys(CHANNELS, ("outbox",))
+DEFAULT_CHANNELS = ("email", "sms", "whatsapp")
+DEFAULT_HOURS = {
+    "default": {"mon-fri": "09:00-20:00", "sat": "10:00-14:00"},
+    "email": {"mon-sun": "07:00-22:00"},
+}
+DEFAULT_CAPS: tuple[dict[str, Any], ...] = (
+    {"purpose": "marketing", "messages": 1, "per": Duration(days=1)},
+    {"purpose": "marketing", "messages": 3, "per": Duration(days=7)},
+    {"purpose": "service", "messages": 3, "per": Duration(days=1)},
+)
+DEFAULT_CLOCK = {
+    "import": "15 minutes",
+    "plan": "1 minute",
+    "dispatch": "5 seconds",
+    "receive": "2 seconds",
+    "reconcile": "1 minute",
+}
+DEFAULT_SATISFIED = {"1-5": (4, 5), "1-10": (8, 10), "0-10": (8, 10)}
+RESERVED = ("order", "customer", "case", "survey", "reply", "coupon", "message", "date", "schedule")
+_NOT_COUNTRIES = frozenset(["AC", "CP", "CQ", "DG", "EA", "IC", "TA", "EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"])
+
+
+# --- what babel and the time zone data know --------------------------------------------------------------------------
+
+
+def time_zone(name: str) -> str:
+    """A zone of the IANA data; ValueError names the nearest."""
+    from zoneinfo import ZoneInfo, available_timezones
+
+    try:
+        return ZoneInfo(name.strip()).key
+    except (OSError, ValueError, KeyError):
+        near = did_you_mean(name, sorted(available_timezones())) or "write one such as America/Mexico_City"
+        raise ValueError(f"`{shown(name)}` is no known time zone: {near}") from None
+
+
+def currency(code: str) -> str:
+    """An ISO 4217 code that is in use today (CLDR's list, by babel), in capitals."""
+    from babel.core import get_global
+
+    in_use = {row[0] for rows in get_global("territory_currencies").values() for row in rows if row[2] is None}
+    if code.strip().upper() in in_use:
+        return code.strip().upper()
+    raise ValueError(f"`{shown(code)}` is no currency of ISO 4217 in use: write one such as MXN, COP, EUR")
+
+
+def country(code: str) -> str:
+    """An ISO 3166 code of two letters (CLDR's list, by babel), in capitals."""
+    from babel import Locale
+
+    known = {str(name) for name in Locale("en").territories if re.fullmatch("[A-Z]{2}", str(name))} - _NOT_COUNTRIES
+    if code.strip().upper() in known:
+        return code.strip().upper()
+    raise ValueError(f"`{shown(code)}` is no country: write its two letters, such as MX, CO, ES")
+
+
+def locale(name: str) -> str:
+    """A language that CLDR knows, with its country if any, as `es` or `es-MX`."""
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        return str(Locale.parse(name.strip().replace("_", "-"), sep="-")).replace("_", "-")
+    except (UnknownLocaleError, ValueError, TypeError):
+        raise ValueError(f"`{shown(name)}` is no known language: write one such as es, es-MX, pt-BR") from None
+
+
+# --- small forms -----------------------------------------------------------------------------------------------------
+
+
+def as_number(value: str) -> Decimal | None:
+    """The value as a finite decimal number, or None."""
+    try:
+        number = Decimal(value.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _amount(value: str) -> str:
+    number = as_number(value)
+    if number is None or number < 0 or not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,4})?", value.strip()):
+        raise ValueError(f"`{shown(value)}` is not an amount such as 300 or 99.90")
+    return value.strip()
+
+
+def _estimate(bases: tuple[str, ...]) -> Scalar:
+    example = f"`{bases[-1]} + 5 days`"
+
+    def parse(value: str) -> tuple[str, Duration]:
+        base, plus, length = (part.strip() for part in value.partition("+"))
+        if base not in bases or not plus:
+            raise ValueError(f"`{shown(value)}` is not one of {', '.join(bases)} plus a length of time, as {example}")
+        return base, parse_duration(length)
+
+    pattern = rf"^\s*({'|'.join(bases)})\s*\+\s*\d+\s*[a-z]+\s*$"
+    return Scalar(f"a time and a length such as {example}", parse, {"type": "string", "pattern": pattern})
+
+
+def _range(value: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*([0-9]{1,2})(?:\s*-\s*([0-9]{1,2}))?\s*", value)
+    if match is None:
+        raise ValueError(f"`{shown(value)}` is not a score or a range such as 4-5")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _event_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}(\.[a-z0-9_]{1,40}){0,3}", value):
+        raise ValueError(f"`{shown(value)}` is not a name such as cart.abandoned (small letters, digits, _ and dots)")
+    if value.partition(".")[0] in RESERVED:
+        raise ValueError(f"`{shown(value)}`: names under {value.partition('.')[0]} are outreach's own; choose another")
+    return value
+
+
+def _has_other_provider(node: Node) -> bool:
+    """Another provider's keys are kept: `settings.problems` says that the provider itself is not available."""
+    provider = node.get("provider")
+    return bool(provider and provider.text and provider.text.strip().lower() != "outbox")
+
+
+_WEB = r"https?://[^\s\"'<>]+"
+_URL = matching("a web address such as https://shop.example", _WEB)
+_CHANNEL = choice(*CHANNELS, what="a channel")
+_NAME = matching("a name such as vip (small letters, digits, _ and -)", r"[a-z][a-z0-9_-]{0,59}")
+_FILE = text("a path from the workspace")
+_AMOUNT = Scalar("an amount such as 300 or 99.90", _amount, {"type": ["string", "number"]})
+_COST = matching("an amount such as 0.90, or `0.90 per segment`", r"\d{1,9}(\.\d{1,6})?(\s+per\s+(segment|message))?")
+_LOCALE = Scalar("a language such as es or es-MX", locale)
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+BUSINESS = Record(
+    (
+        Key("name", text("the name customers know", 200), "The shop's name, as messages sign with it.", required=True),
+        Key(
+            "timezone",
+            Scalar("a time zone such as America/Mexico_City", time_zone),
+            "The business's time zone: files without an offset, schedules and reports are in it.",
+            required=True,
+        ),
+        Key(
+            "currency",
+            Scalar("a currency of ISO 4217 such as MXN", currency),
+            "The currency of amounts that name none.",
+            required=True,
+        ),
+        Key("locale", _LOCALE, "The language of customers whose own is not known.", "es"),
+        Key(
+            "country",
+            Scalar("a country's two letters such as MX", country),
+            "The country of phone numbers and addresses that name none.",
+        ),
+        Key("postal_address", text("a postal address"), "The address that marketing e-mail must show."),
+        Key(
+            "links",
+            MapOf(_NAME, _URL),
+            "Pages of the shop that templates name as `business.links.NAME`.",
+        ),
+    ),
+    "{name: My Shop, timezone: America/Mexico_City, currency: MXN}",
+)
+
+CHANNEL = Record(
+    (
+        Key("provider", text("a provider such as outbox", 40), "Who sends; `outbox` writes files.", "outbox"),
+        Key("from", text("an address or a number", 320), "The sender that people see."),
+    ),
+    '{provider: outbox, from: "My Shop <hola@shop.example>"}',
+    takes_more=_has_other_provider,
+)
+
+CAP = Record(
+    (
+        Key("messages", whole(1, 1000), "How many messages at most.", required=True),
+        Key("per", LENGTH, "In any window of this length.", required=True),
+        Key(
+            "purpose",
+            choice("marketing", "service"),
+            "Counts only messages of this purpose; transactional ones have no caps.",
+        ),
+        Key("channel", _CHANNEL, "Counts only messages on this channel."),
+        Key("campaign", _NAME, "Counts only messages of this campaign."),
+    ),
+    "{purpose: marketing, messages: 1, per: 1 day}",
+)
+
+SOURCE = Record(
+    (
+        Key("kind", choice("csv"), "What kind of source.", required=True),
+        Key("customers", _FILE, "The customers' file."),
+        Key("orders", _FILE, "The orders' file."),
+        Key("cases", _FILE, "The cases' file."),
+        Key("events", _FILE, "The file of the shop's own events."),
+        Key("suppressions", _FILE, "The file of addresses not to contact."),
+        Key("format", choice("auto", "canonical"), "The files' format; `auto` tells it from the columns.", "auto"),
+    ),
+    "{kind: csv, customers: data/customers.csv, orders: data/orders.csv}",
+)
+
+EVENT = Record(
+    (Key("fields", ListOf(_NAME, lone=True), "The fields it carries, as templates and conditions name them."),),
+    "{fields: [url, total]}",
+)
+
+SURVEY = Record(
+    (
+        Key("scale", choice("1-5", "1-10", "0-10", "yes_no"), "The answers that are possible.", required=True),
+        Key("question", MapOf(_LOCALE, text("a question")), "The question in each language."),
+        Key("satisfied", Scalar("a range such as 4-5", _range), "The answers that count as satisfied.", "by scale"),
+        Key("codes", MapOf(text("a digit or word", 40), text("what it means", 40)), "What short answers mean."),
+        Key("why", YES_NO, "Whether the reason is asked for, too.", "no"),
+        Key("kind", choice("csat", "nps"), "How answers are counted up.", "csat"),
+    ),
+    '{scale: 1-5, question: {es: "¿…?"}}',
+)
+
+OFFER = Record(
+    (
+        Key("kind", choice("percent", "amount", "gift", "free_shipping"), "What the customer gets.", required=True),
+        Key("value", text("a number, or what the gift is", 100), "How much; for a gift, what."),
+        Key(
+            "codes",
+            Either(
+                text("`generated` or a CSV file of codes", 300),
+                Record(
+                    (Key("shared", text("a code", 60), "One code for everybody.", required=True),), "{shared: CODE}"
+                ),
+            ),
+            "Where the codes come from; so far only a shared code can be sent.",
+            "generated",
+        ),
+        Key("expires", LENGTH, "How long a code is good for, from its sending."),
+        Key("budget", whole(1, 10_000_000), "How many codes may be given out in all."),
+        Key("minimum", _AMOUNT, "The smallest order it applies to."),
+        Key("per_customer", LIMIT, "How often one customer may get it."),
+    ),
+    "{kind: percent, value: 10, codes: {shared: CODE}}",
+)
+
+CATALOGUE = Record(
+    (
+        Key("segments", MapOf(_NAME, text("a condition", 2000)), "Conditions with a name, for `segment('NAME')`."),
+        Key(
+            "events",
+            MapOf(Scalar("a name such as cart.abandoned", _event_name), EVENT),
+            "The shop's own events, which campaigns may start on.",
+        ),
+        Key("surveys", MapOf(_NAME, SURVEY), "Questions that steps may ask."),
+        Key("offers", MapOf(_NAME, OFFER), "Discounts that steps may offer."),
+    ),
+    "{segments: …, events: …, surveys: …, offers: …}",
+)
+
+_ESTIMATE_KEYS = (
+    Key(
+        "delivered",
+        Record(
+            (Key("else", _estimate(("placed", "paid", "shipped")), "The estimate.", required=True),),
+            "{else: shipped + 5 days}",
+        ),
+        "The delivery time of orders that have none.",
+    ),
+    Key(
+        "shipped",
+        Record((Key("else", _estimate(("placed", "paid")), "The estimate.", required=True),), "{else: paid + 2 days}"),
+        "The shipping time of orders that have none.",
+    ),
+)
+
+_CLOCK_TEXTS = {
+    "import": "How often the sources are read.",
+    "plan": "How often due messages are written.",
+    "dispatch": "How often due messages are sent.",
+    "receive": "How often events and replies are read (by providers that have any).",
+    "reconcile": "How often doubtful messages are settled (with providers that can tell).",
+}
+
+SETTINGS = Record(
+    (
+        Key("business", BUSINESS, "Who is writing.", required=True),
+        Key(
+            "database",
+            text("sqlite:///FILE or postgresql://USER@HOST/NAME"),
+            "Where everything is kept; a relative file is in the workspace. OUTREACH_DATABASE overrides it.",
+            "sqlite:///outreach.db",
+        ),
+        Key("public_url", _URL, "What links in messages point to.", "http://localhost:8080"),
+        Key(
+            "channels",
+            MapOf(_CHANNEL, CHANNEL),
+            "The channels that can send.",
+            "email, sms and whatsapp, each by outbox",
+        ),
+        Key(
+            "only_to",
+            ListOf(text("an address or a number", 320), lone=True),
+            "While set, nobody else is contacted: a safe rehearsal.",
+        ),
+        Key(
+            "sending_hours",
+            MapOf(choice("default", *CHANNELS, what="default or a channel"), MapOf(WEEKDAYS, WINDOW)),
+            "When sending is allowed, in the customer's local time; days not named are closed. "
+            "A `default` replaces all of the built-in hours.",
+            '{default: {mon-fri: "09:00-20:00", sat: "10:00-14:00"}, email: {mon-sun: "07:00-22:00"}}',
+        ),
+        Key(
+            "caps",
+            ListOf(CAP),
+            "How many messages one person may get; written caps replace the built-in ones.",
+            "marketing 1 per day and 3 per 7 days, service 3 per day",
+        ),
+        Key("holdout", SHARE, "The share of customers that marketing never contacts, to measure by.", "0%"),
+        Key(
+            "unknown_zone",
+            choice("hold", "business"),
+            "Customers whose time zone is unknown: hold their messages, or take the business's zone.",
+            "hold",
+        ),
+        Key(
+            "clock",
+            Record(
+                tuple(Key(name, LENGTH, _CLOCK_TEXTS[name], every) for name, every in DEFAULT_CLOCK.items()),
+                "{plan: 1 minute, dispatch: 5 seconds}",
+            ),
+            "How often `outreach run` calls each stage.",
+        ),
+        Key("sources", ListOf(SOURCE), "Where customers and orders come from."),
+        Key("orders", Record(_ESTIMATE_KEYS, "{delivered: {else: shipped + 5 days}}"), "Times to estimate."),
+        *CATALOGUE.keys,
+        Key("costs", MapOf(_CHANNEL, _COST), "What a message costs, in the business's currency."),
+        Key(
+            "alerts",
+            Record(
+                (
+                    Key("email", text("an e-mail address", 320), "Whom to write to."),
+                    Key("webhook", _URL, "Where to post to."),
+                ),
+                "{email: owner@shop.example}",
+            ),
+            "Who is told of pauses and doubtful messages.",
+        ),
+        Key("sms_segments", whole(1, 10), "`check` warns of an SMS of more parts than this.", "2"),
+        Key("keep_bodies", DURATION, "How long the text of sent messages is kept.", "24 months"),
+    ),
+    "{business: {name: My Shop, timezone: America/Mexico_City, currency: MXN}}",
+)

@@ -1,0 +1,409 @@
+"""
+`outreach.yaml` and the environment → one frozen `Settings`.
+
+Only `business.name`, `timezone` and `currency` are required. Secrets come from the environment
+alone. `load` raises one SettingsError that names every problem with its file, line and column.
+What may be written stands in one table (`setting_keys`), which also makes the reference page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from outreach import yamlfile
+from outreach.errors import Problem, SettingsError
+from outreach.keys import read_record, rows
+from outreach.setting_keys import (
+    CATALOGUE,
+    DEFAULT_CAPS,
+    DEFAULT_CHANNELS,
+    DEFAULT_CLOCK,
+    DEFAULT_HOURS,
+    DEFAULT_SATISFIED,
+    PROVIDERS,
+    SETTINGS,
+    as_number,
+)
+from outreach.values import WEEKDAYS, Duration, Limit, WeekHours, parse_duration, parse_week_hours
+from outreach.yamlfile import Node, listed, problem, shown
+
+_TWO_YEARS = Duration(months=24)
+
+
+@dataclass(frozen=True)
+class Business:
+    name: str
+    timezone: str
+    currency: str
+    locale: str = "es"
+    country: str | None = None
+    postal_address: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    provider: str = "outbox"
+    sender: str = ""  # `from:` in the file
+    options: Mapping[str, object] = field(default_factory=dict)  # the provider's own keys
+
+
+@dataclass(frozen=True)
+class Cap:
+    """At most `limit.count` messages in any rolling `limit.per`, of those that match every word given."""
+
+    limit: Limit
+    purpose: str | None = None
+    channel: str | None = None
+    campaign: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    name: str
+    scale: str  # "1-5", "1-10", "0-10", "yes_no"
+    question: Mapping[str, str] = field(default_factory=dict)
+    satisfied: tuple[int, int] | None = None
+    codes: Mapping[str, str] = field(default_factory=dict)
+    why: bool = False
+    kind: str = "csat"  # csat | nps
+
+
+@dataclass(frozen=True)
+class Offer:
+    name: str
+    kind: str  # percent | amount | gift | free_shipping
+    value: str = ""
+    shared_code: str | None = None
+    codes: str = "generated"  # generated | shared | a file
+    expires: Duration | None = None
+    budget: int | None = None
+    minimum: str | None = None
+    per_customer: Limit | None = None
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    kind: str
+    files: Mapping[str, str] = field(default_factory=dict)  # customers, orders, cases, events, suppressions
+    format: str = "auto"
+
+
+@dataclass(frozen=True)
+class OrderEstimates:
+    """`orders: {delivered: {else: shipped + 5 days}}`: a missing time as another one plus a length."""
+
+    delivered: tuple[str, Duration] | None = None
+    shipped: tuple[str, Duration] | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    workspace: Path
+    business: Business
+    database: str = "sqlite:///outreach.db"  # relative SQLite paths are taken from the workspace
+    secret: str = ""  # OUTREACH_SECRET
+    public_url: str = "http://localhost:8080"
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)  # every channel that is configured
+    only_to: tuple[str, ...] = ()
+    sending_hours: Mapping[str, WeekHours] = field(default_factory=dict)  # "default" and channel names
+    caps: tuple[Cap, ...] = ()
+    holdout: float = 0.0
+    unknown_zone: str = "hold"  # hold | business
+    clock: Mapping[str, Duration] = field(default_factory=dict)
+    sources: tuple[SourceSettings, ...] = ()
+    orders: OrderEstimates = field(default_factory=OrderEstimates)
+    segments: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → its fields
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+    offers: Mapping[str, Offer] = field(default_factory=dict)
+    costs: Mapping[str, str] = field(default_factory=dict)
+    alerts: Mapping[str, str] = field(default_factory=dict)
+    sms_segments: int = 2  # `check` warns above this many
+    keep_bodies: Duration = _TWO_YEARS
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    # "segments.vip" → line and column in outreach.yaml
+
+
+SETTINGS_FILE = "outreach.yaml"
+KEYS = rows(SETTINGS.keys)
+
+
+def load(workspace: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of a workspace; SettingsError names every problem of the file and the environment at once."""
+    found, text = [], None
+    path = workspace / SETTINGS_FILE
+    if not path.exists():
+        found.append(
+            Problem(str(path), 0, 0, "no-settings", "does not exist", "`outreach init` makes a workspace with one")
+        )
+    else:
+        text, found = yamlfile.read_text(path, SETTINGS_FILE)
+    if text is None:
+        raise SettingsError(found)
+    node, found = yamlfile.read(SETTINGS_FILE, text)
+    settings = _settings(workspace, node, environ, found) if node else None
+    if found or settings is None:
+        raise SettingsError(sorted(found, key=lambda one: (one.line, one.column)))
+    return settings
+
+
+def raw_catalogue(text: str) -> dict[str, Any]:
+    """The segments, events, offers and surveys of a settings text as plain, JSON-serialisable data.
+
+    Always these four keys; values are texts as they were written. A text that cannot be read has none.
+    """
+    node, _ = yamlfile.read(SETTINGS_FILE, text)
+    sections = {key.name: node.get(key.name) if node else None for key in CATALOGUE.keys}
+    return {name: yamlfile.plain(section) if section else {} for name, section in sections.items()}
+
+
+def with_catalogue(settings: Settings, raw: Mapping[str, Any]) -> Settings:
+    """A copy whose segments, events, offers and surveys are those of `raw_catalogue`; SettingsError if invalid."""
+    found: list[Problem] = []
+    node = yamlfile.from_plain("catalogue", {name: raw[name] for name in raw if raw[name]})
+    values = read_record(CATALOGUE, node, "", found)
+    sections = _catalogue(values, node, found)
+    if found:
+        raise SettingsError(found)
+    return replace(settings, **sections)
+
+
+def position(settings: Settings, *path: str) -> tuple[str, int, int]:
+    """File, line and column of the value at this path, such as ("segments", "vip"), or of the nearest above it."""
+    for length in range(len(path), 0, -1):
+        if place := settings.places.get(".".join(path[:length])):
+            return SETTINGS_FILE, *place
+    return SETTINGS_FILE, 0, 0
+
+
+def problems(settings: Settings) -> list[Problem]:
+    """What would keep these settings from working, beyond their form: channels and providers."""
+    found = []
+    if not settings.channels:
+        file, line, column = position(settings, "channels")
+        hint = "write channels: {email: {provider: outbox}}"
+        found.append(Problem(file, line, column, "no-channel", "no channel is configured: nothing can be sent", hint))
+    for name, channel in settings.channels.items():
+        allowed = PROVIDERS[name]
+        if channel.provider not in allowed:
+            file, line, column = position(settings, "channels", name, "provider")
+            text = f"the provider `{channel.provider}` is not available for {name} in this version"
+            hint = f"allowed: {listed(allowed)}"
+            found.append(Problem(file, line, column, "unknown-provider", text, hint))
+    return found
+
+
+# --- from the file's tree to Settings --------------------------------------------------------------------------------
+
+
+def _settings(workspace: Path, node: Node, environ: Mapping[str, str], found: list[Problem]) -> Settings | None:
+    values = read_record(SETTINGS, node, "", found)
+    database = _database(workspace, values.get("database"), node, environ, found)
+    secret = _from_environment("OUTREACH_SECRET", environ, found) or ""
+    sections = _catalogue(values, node, found)
+    hours = _sending_hours(values.get("sending_hours"), node, found)
+    if any(not one.warning for one in found):
+        return None
+    simple = ("public_url", "only_to", "holdout", "unknown_zone", "sms_segments", "keep_bodies", "costs", "alerts")
+    return Settings(
+        workspace=workspace,
+        business=Business(**values["business"]),
+        database=database,
+        secret=secret,
+        channels=_channels(values.get("channels")),
+        sending_hours=hours,
+        caps=tuple(_cap(cap) for cap in values.get("caps", DEFAULT_CAPS)),
+        clock={name: parse_duration(every) for name, every in DEFAULT_CLOCK.items()} | values.get("clock", {}),
+        sources=tuple(_source(source) for source in values.get("sources", ())),
+        orders=_estimates(values.get("orders", {})),
+        places=dict(_places(node, "")),
+        **sections,
+        **{name: values[name] for name in simple if name in values},
+    )
+
+
+def _places(node: Node, path: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, value in (node.entries or {}).items():
+        here = f"{path}{name}"
+        yield here, (value.content or (value.line, value.column))
+        yield from _places(value, f"{here}.")
+
+
+def _from_environment(name: str, environ: Mapping[str, str], found: list[Problem]) -> str | None:
+    """NAME, or what the file that NAME_FILE names holds; None when neither is set."""
+    path = environ.get(f"{name}_FILE")
+    if not path:
+        return environ.get(name) or None
+    if environ.get(name):
+        text = f"{name} and {name}_FILE are both set"
+        found.append(Problem("environment", 0, 0, "environment", text, "keep one of them"))
+        return None
+    content, unreadable = yamlfile.read_text(Path(path), f"{name}_FILE")
+    found += unreadable
+    if content is not None and not content.strip():
+        found.append(Problem(f"{name}_FILE", 0, 0, "environment", "the file it names is empty"))
+    return content.strip() if content else None
+
+
+def _database(
+    workspace: Path, written: str | None, node: Node, environ: Mapping[str, str], found: list[Problem]
+) -> str:
+    if written and _has_password(written):
+        text = "`database` holds a password, and secrets never stand in this file"
+        hint = "set the environment variable OUTREACH_DATABASE to the whole address"
+        found.append(problem(node.nearest("database"), "secret", text, hint))
+        return ""
+    override = _from_environment("OUTREACH_DATABASE", environ, found)
+    at = Node("OUTREACH_DATABASE", 0, 0) if override else node.nearest("database")
+    return _resolved(workspace, override or written or Settings.database, at, found)
+
+
+def _has_password(address: str) -> bool:
+    try:
+        return bool(urlsplit(address).password) or "password=" in address
+    except ValueError:
+        return False
+
+
+def _resolved(workspace: Path, address: str, at: Node, found: list[Problem]) -> str:
+    scheme, colon, rest = address.partition("://")
+    kind = scheme.partition("+")[0]
+    if not colon or kind not in ("sqlite", "postgresql", "postgres"):
+        text = "`database` is not an address of SQLite or PostgreSQL"
+        hint = "write sqlite:///outreach.db or postgresql://user@host/name"
+        found.append(problem(at, "wrong-value", text, hint))
+        return ""
+    if kind != "sqlite":
+        return address
+    path, question, query = rest.removeprefix("/").partition("?")
+    if not rest.startswith("/") or not path or path == ":memory:":
+        text = "`database` names no SQLite file"
+        found.append(problem(at, "wrong-value", text, "write sqlite:///outreach.db, with three slashes"))
+        return ""
+    return f"{scheme}:///{(workspace / path).absolute()}{question}{query}"
+
+
+def _channels(values: Mapping[str, Any] | None) -> dict[str, ChannelSettings]:
+    if values is None:
+        return {name: ChannelSettings() for name in DEFAULT_CHANNELS}
+    return {name: _channel(channel or {}) for name, channel in values.items()}
+
+
+def _channel(values: Mapping[str, Any]) -> ChannelSettings:
+    options = {name: value for name, value in values.items() if name not in ("provider", "from")}
+    return ChannelSettings(values.get("provider", "outbox"), values.get("from", ""), options)
+
+
+def _sending_hours(written: Mapping[str, Any] | None, node: Node, found: list[Problem]) -> dict[str, WeekHours]:
+    hours = {name: _week(name, days, node, found) for name, days in (written or {}).items()}
+    built_in = {name: parse_week_hours(days) for name, days in DEFAULT_HOURS.items()}
+    return hours if "default" in hours else built_in | hours
+
+
+def _week(name: str, windows: Mapping[tuple[int, ...], Any], node: Node, found: list[Problem]) -> WeekHours:
+    """The windows of one channel; a day that is named twice is a problem."""
+    days: list[tuple[int, int] | None] = [None] * 7
+    for named, window in windows.items():
+        for day in named:
+            if days[day] is not None:
+                text = f"`sending_hours.{name}`: {WEEKDAYS[day]} has two windows: a day has one"
+                found.append(problem(node.nearest("sending_hours", name), "wrong-value", text))
+            days[day] = window
+    if not any(days) and not found:
+        text = f"`sending_hours.{name}` names no day: nothing could ever be sent"
+        found.append(problem(node.nearest("sending_hours", name), "wrong-value", text))
+    return WeekHours(tuple(days))
+
+
+def _cap(values: Mapping[str, Any]) -> Cap:
+    limit = Limit(values["messages"], values["per"])
+    return Cap(limit, values.get("purpose"), values.get("channel"), values.get("campaign"))
+
+
+def _source(values: Mapping[str, Any]) -> SourceSettings:
+    files = {name: path for name, path in values.items() if name not in ("kind", "format")}
+    return SourceSettings(values["kind"], files, values.get("format", "auto"))
+
+
+def _estimates(values: Mapping[str, Any]) -> OrderEstimates:
+    return OrderEstimates(**{name: estimate["else"] for name, estimate in values.items()})
+
+
+# --- what a release takes along: segments, events, surveys, offers ---------------------------------------------------
+
+
+def _catalogue(values: Mapping[str, Any], node: Node, found: list[Problem]) -> dict[str, Any]:
+    before = len(found)
+    surveys, offers = values.get("surveys", {}), values.get("offers", {})
+    for name, survey in surveys.items():
+        found += _survey_problems(name, survey, node.nearest("surveys", name))
+    for name, offer in offers.items():
+        found += _offer_problems(name, offer, node.nearest("offers", name))
+    wrong = len(found) > before or None in (*surveys.values(), *offers.values())
+    return {
+        "segments": values.get("segments", {}),
+        "events": {name: (event or {}).get("fields", ()) for name, event in values.get("events", {}).items()},
+        "surveys": {}
+        if wrong
+        else {name: _survey(name, survey) for name, survey in surveys.items() if "scale" in survey},
+        "offers": {} if wrong else {name: _offer(name, offer) for name, offer in offers.items() if "kind" in offer},
+    }
+
+
+def _survey(name: str, values: Mapping[str, Any]) -> Survey:
+    satisfied = values.get("satisfied", DEFAULT_SATISFIED.get(values["scale"]))
+    if values.get("kind") == "nps":
+        satisfied = None
+    question = values.get("question", {})
+    return Survey(
+        name=name,
+        scale=values["scale"],
+        question=question,
+        satisfied=satisfied,
+        codes=values.get("codes", {}),
+        why=values.get("why", False),
+        kind=values.get("kind", "csat"),
+    )
+
+
+def _survey_problems(name: str, values: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    scale, satisfied = values.get("scale"), values.get("satisfied")
+    if values.get("kind") == "nps" and scale not in (None, "0-10"):
+        text = f"`surveys.{name}` is of kind nps, which needs the scale 0-10"
+        yield problem(node.nearest("scale"), "survey", text)
+    if satisfied and scale == "yes_no":
+        text = f"`surveys.{name}`: a scale of yes or no takes no `satisfied`: yes is"
+        yield problem(node.nearest("satisfied"), "survey", text)
+    elif satisfied and values.get("kind") == "nps":
+        text = f"`surveys.{name}`: nps has its own scale (9-10 promote) and takes no `satisfied`"
+        yield problem(node.nearest("satisfied"), "survey", text)
+    elif satisfied and scale:
+        low, high = (int(end) for end in scale.split("-"))
+        if not low <= satisfied[0] <= satisfied[1] <= high:
+            text = f"`surveys.{name}`: satisfied {satisfied[0]}-{satisfied[1]} is not within the scale {scale}"
+            yield problem(node.nearest("satisfied"), "survey", text)
+
+
+def _offer(name: str, values: Mapping[str, Any]) -> Offer:
+    codes = values.get("codes", "generated")
+    shared = codes.get("shared") if isinstance(codes, dict) else None
+    plain = {word: value for word, value in values.items() if word != "codes"}
+    return Offer(name=name, shared_code=shared, codes="shared" if shared else codes, **plain)
+
+
+def _offer_problems(name: str, values: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    kind, value = values.get("kind"), values.get("value")
+    if kind in ("percent", "amount") and value is None and "value" not in (node.entries or {}):
+        yield problem(node, "offer", f"`offers.{name}` is of kind {kind}, which needs a `value`")
+    elif kind in ("percent", "amount") and value is not None:
+        number = as_number(value)
+        if number is None or number <= 0 or (kind == "percent" and number > 100):
+            allowed = "a number over 0, at most 100" if kind == "percent" else "an amount over 0, such as 150 or 99.90"
+            yield problem(node.nearest("value"), "offer", f"`offers.{name}.value`: `{shown(value)}` is not {allowed}")
+    elif kind == "free_shipping" and value is not None:
+        yield problem(node.nearest("value"), "offer", f"`offers.{name}`: free_shipping takes no `value`")

@@ -143,6 +143,7 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
     campaigns, problems = campaign_files.load(files, used)
     problems += settings_problems(settings)
     templates = Templates(_only_templates(files), used.business)
+    problems += templates.file_problems()
     for name, expression in used.segments.items():
         file, line, column = settings_position(settings, "segments", name)
         problems += [

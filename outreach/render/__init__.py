@@ -1,0 +1,445 @@
+"""
+Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Content; SMS segments.
+
+    source       what a file's name and front matter say
+    variables    what a template may name, documented once
+    sandbox      the environment that templates run in
+    filters      money, dates, greetings, links
+    check        which names a template uses, and which do not exist, without running it
+    plain_text   an e-mail's text part from its HTML
+    segments     SMS parts and encoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
+
+from jinja2 import FunctionLoader, Template, TemplateNotFound, TemplateRuntimeError, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
+
+from outreach.errors import OutreachError, Problem, TemplateError
+from outreach.render.check import Reading, read_template
+from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
+from outreach.render.plain_text import from_html, tidy
+from outreach.render.sandbox import RUN, Links, MissingValueError, Run, Sandbox, joined
+from outreach.render.segments import outside_gsm, sms_segments
+from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
+from outreach.render.variables import VARIABLES, Variable, sample_facts
+from outreach.settings import Business
+from outreach.yamlfile import did_you_mean, listed
+
+__all__ = [
+    "FILTERS",
+    "VARIABLES",
+    "Content",
+    "Link",
+    "Templates",
+    "Variable",
+    "normal_locale",
+    "sample_facts",
+    "sms_segments",
+]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A short id used in a message, to be stored with it."""
+
+    token: str
+    kind: str  # unsubscribe | preferences | survey | survey_score | url
+    target: str = ""  # the address; the survey, or `survey:score`
+
+
+@dataclass(frozen=True)
+class Content:
+    """A message ready to hand over."""
+
+    channel: str
+    text: str
+    subject: str = ""
+    html: str = ""
+    preheader: str = ""
+    segments: int = 0  # SMS only
+    encoding: str = ""  # SMS only: GSM-7 | UCS-2
+    content_sid: str = ""  # WhatsApp's approved template
+    variables: tuple[tuple[str, str], ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A template file, compiled."""
+
+    language: str
+    body: Template
+    entries: Mapping[str, Template]
+    variables: tuple[tuple[str, Template], ...]
+    written_text: Template | None  # the e-mail's own plain-text part
+
+
+class Templates:
+    """
+    The message templates of one release, compiled once each and cached.
+
+    `files` maps paths (`message_templates/post_sale/thanks.sms.es.j2`) to texts; other paths are ignored, and
+    nothing outside the mapping can be read.
+    """
+
+    def __init__(self, files: Mapping[str, str], business: Business) -> None:
+        wanted = {path: text for path, text in files.items() if path.startswith(FOLDER) and path.endswith(".j2")}
+        self._sources = {path: read_source(path, text) for path, text in wanted.items()}
+        self._paths = {name: path for path in self._sources if (name := name_of(path)) is not None}
+        self._business = business
+        self._own = _business_facts(business)
+        loader = FunctionLoader(self._load)
+        self._environments = {
+            "text": Sandbox(loader, FUNCTIONS, html=False),
+            "html": Sandbox(loader, FUNCTIONS, html=True),
+        }
+        self._found: dict[tuple[str, str, str, str], str | None] = {}
+        self._ready: dict[str, _Ready | TemplateError] = {}
+        self._checked: dict[tuple[object, ...], list[Problem]] = {}
+
+    def path(self, template: str, channel: str, locale: str | None, variant: str = "") -> str | None:
+        """
+        The file that such a message is made from, or None.
+
+        The variant's own template (`<template>-<variant>`) goes before the step's; within one, `es-MX` falls
+        back to `es` and to the file without a locale; a channel's own file goes before `.text.` of the same
+        locale. Where there is nothing, the same is tried in the business's language.
+        """
+        key = (template, channel, locale or "", variant)
+        if key not in self._found:
+            if len(self._found) > 50_000:
+                self._found.clear()
+            self._found[key] = self._find(*key)
+        return self._found[key]
+
+    def _find(self, template: str, channel: str, locale: str, variant: str) -> str | None:
+        names = [f"{template}-{variant}", template] if variant else [template]
+        for wanted in (locale or self._business.locale, self._business.locale):
+            for name in names:
+                for fallback in _fallbacks(wanted):
+                    for kind in KINDS.get(channel, ()):
+                        if path := self._paths.get(Name(name, kind, fallback)):
+                            return path
+        return None
+
+    def render(
+        self,
+        template: str,
+        channel: str,
+        locale: str | None,
+        context: Mapping[str, Any],
+        *,
+        variant: str = "",
+        zone: str = "",
+        survey: str = "",
+        link: Callable[[str, str], tuple[str, str]],
+    ) -> Content:
+        """
+        The message for these facts, complete, or TemplateError naming template, line and variable.
+
+        `context` has the keys that VARIABLES documents (`business` and `links` are added here) and leaves out
+        names without a value. `zone` is the IANA zone that times are written in (default: the business's).
+        `link(kind, target)` gives the token and the address of a short link; it is called once for each link
+        that the message really holds, and those stand in `Content.links`. `survey` names the step's survey.
+        """
+        path = self.path(template, channel, locale, variant)
+        if path is None:
+            raise TemplateError(f"there is no template {template} for {channel}", template=template)
+        ready = self._compiled(path)
+        country = (context.get("customer") or {}).get("country") or ""
+        run = Run(self._reader(ready, locale or "", country), self._zone(zone), link)
+        facts = {**context, "business": self._own, "links": Links(run, survey), RUN: run}
+        content = _content(ready, channel, facts)
+        if not (content.text or content.html or content.content_sid):
+            raise TemplateError(f"{path}: the message is empty for these facts", template=path, line=1)
+        return replace(content, links=tuple(Link(token, *key) for key, (token, _) in run.links.items()))
+
+    def _reader(self, ready: _Ready, locale: str, country: str) -> str:
+        return _reader_locale(ready.language, locale, country, self._business.locale, self._business.country or "")
+
+    def _zone(self, name: str) -> Any:
+        try:
+            return zone_of(name or self._business.timezone)
+        except (KeyError, ValueError, ZoneInfoNotFoundError):
+            return zone_of(self._business.timezone)
+
+    def _load(self, name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        source = self._sources.get(FOLDER + name)
+        return (source.body, source.path, lambda: True) if source else None
+
+    def _compiled(self, path: str) -> _Ready:
+        if path not in self._ready:
+            try:
+                self._ready[path] = self._compile(path)
+            except TemplateError as error:
+                self._ready[path] = error
+        ready = self._ready[path]
+        if isinstance(ready, TemplateError):
+            raise TemplateError(str(ready), template=ready.template, line=ready.line, variable=ready.variable)
+        return ready
+
+    def _compile(self, path: str) -> _Ready:
+        reading = read_template(self._environments, self._sources, path, None)
+        for problem in (*self._sources[path].problems, *reading.problems):
+            if not problem.warning and problem.id not in ("template-block", "template-print"):
+                variable = problem.text.removeprefix("unknown variable ") if problem.id == "template-variable" else ""
+                raise TemplateError(str(problem), template=problem.file, line=problem.line, variable=variable)
+        source, name = self._sources[path], name_of(path)
+        kind = name.kind if name else ""
+        environment = self._environments["html" if kind == "email" else "text"]
+        own_text = self._paths.get(replace(name, kind="email_text")) if name and kind == "email" else None
+        return _Ready(
+            language=self._language(path),
+            body=_template(environment, path),
+            entries={key: self._entry(path, e) for key, e in source.entries.items() if key != "variables"},
+            variables=tuple((key, self._entry(path, entry)) for key, entry in source.variables),
+            written_text=_template(self._environments["text"], own_text) if own_text else None,
+        )
+
+    def _entry(self, path: str, entry: Entry) -> Template:
+        environment = self._environments["text"]
+        code = environment.compile("\n" * (entry.line - 1) + entry.text, name=path, filename=path)
+        return environment.template_class.from_code(environment, code, environment.make_globals(None))
+
+    def _language(self, path: str) -> str:
+        """
+        The language that a file is written in: its name's, or its front matter's `locale`.
+
+        Otherwise the business's; English, where the business's language has a file of its own beside it.
+        """
+        name, entry = name_of(path), self._sources[path].entries.get("locale")
+        said = normal_locale(entry.text) if entry else (name.locale if name else "")
+        if said or name is None:
+            return said
+        business = normal_locale(self._business.locale)
+        beside = (replace(name, locale=fallback) in self._paths for fallback in (business, business.partition("-")[0]))
+        return "en" if any(beside) else business
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    def problems(
+        self,
+        template: str,
+        channels: Sequence[str],
+        *,
+        variants: Sequence[str] = (),
+        subject: str = "customer",
+        purpose: str = "marketing",
+        has_offer: bool = False,
+        has_survey: bool = False,
+        max_segments: int = 2,
+        position: tuple[str, int, int] = ("", 0, 0),
+    ) -> list[Problem]:
+        """
+        What is wrong with a step's template, in every channel, language and variant it may be sent in.
+
+        `position` is the place of the step's `template:`, for what has no place of its own. Warnings: names that
+        some records lack and no `if` guards, and SMS of more than `max_segments` parts with sample facts.
+        """
+        subjects = {subject} | ({"offer"} if has_offer else set()) | ({"survey"} if has_survey else set())
+        found: list[Problem] = []
+        for channel in channels:
+            if self.path(template, channel, None) is None:
+                found.append(self._missing(template, channel, position))
+            for path in self._files(template, channel, variants):
+                key = (path, channel, frozenset(subjects), purpose, max_segments)
+                if key not in self._checked:
+                    self._checked[key] = self._file_problems(path, channel, subjects, purpose, max_segments)
+                found += self._checked[key]
+        if variants and not any(self._files(f"{template}-{variant}", c) for variant in variants for c in channels):
+            text = f"the variants {listed(list(variants))} of {template} all read the same"
+            hint = f"write {FOLDER}{template}-{variants[-1]}.{channels[0]}.j2"
+            found.append(Problem(*position, "template-variants", text, hint, warning=True))
+        return list(dict.fromkeys(found))
+
+    def file_problems(self) -> list[Problem]:
+        """What is wrong with template files whoever uses them: their names, front matter, syntax, unknown names."""
+        found = [problem for path in self._sources if (problem := name_problem(path)) is not None]
+        for path, source in self._sources.items():
+            found += source.problems
+            found += (p for p in read_template(self._environments, self._sources, path, None).problems if not p.warning)
+        return list(dict.fromkeys(found))
+
+    def _files(self, template: str, channel: str, variants: Sequence[str] = ()) -> list[str]:
+        """Every file such messages may be made from, in any language."""
+        names = {template, *(f"{template}-{variant}" for variant in variants)}
+        kinds = KINDS.get(channel, ()) + (("email_text",) if channel == "email" else ())
+        return [path for name, path in self._paths.items() if name.template in names and name.kind in kinds]
+
+    def _missing(self, template: str, channel: str, position: tuple[str, int, int]) -> Problem:
+        kinds = KINDS.get(channel, (channel,))
+        others = {name.template for name in self._paths if name.kind in kinds}
+        beside = sorted({name.kind for name in self._paths if name.template == template})
+        hint = did_you_mean(template, sorted(others)) or f"write {FOLDER}{template}.{kinds[-1]}.j2"
+        if beside:
+            hint = f"it has {listed(beside)}; write {FOLDER}{template}.{kinds[-1]}.j2"
+        return Problem(*position, "template-missing", f"there is no template {template} for {channel}", hint)
+
+    def _file_problems(
+        self, path: str, channel: str, subjects: set[str], purpose: str, max_segments: int
+    ) -> list[Problem]:
+        source = self._sources[path]
+        known = frozenset(subjects | ({"email"} if channel == "email" else set()))
+        reading = read_template(self._environments, self._sources, path, known, frozenset(self._business.links))
+        found = [*source.problems, *reading.problems]
+        if ".email." in path:
+            found += _email_problems(source, reading, purpose)
+        if not any(not problem.warning for problem in found):
+            found += self._sample_problems(path, channel, known, reading.named, max_segments)
+        return found
+
+    def _sample_problems(
+        self, path: str, channel: str, subjects: Collection[str], named: set[str], max_segments: int
+    ) -> list[Problem]:
+        """What only shows once the template is filled, with sample facts."""
+        try:
+            ready = self._compiled(path)
+            run = Run(self._reader(ready, "", ""), self._zone(""), _sample_link)
+            facts = {**sample_facts(subjects, named), "business": self._own, "links": Links(run, "csat"), RUN: run}
+            content = _content(ready, channel, facts)
+        except TemplateError as error:
+            return [Problem(error.template or path, error.line, 1, "template-render", str(error).partition(": ")[2])]
+        if content.segments <= max_segments:
+            return []
+        outside = outside_gsm(content.text)
+        text = (
+            f"an SMS of {content.segments} parts ({content.encoding}, {len(content.text)} characters) with sample facts"
+        )
+        hint = f"{outside!r} halve the room of every part" if outside else f"sms_segments allows {max_segments}"
+        return [Problem(path, 1, 1, "template-segments", text, hint, warning=True)]
+
+
+def _email_problems(source: Source, reading: Reading, purpose: str) -> list[Problem]:
+    found = []
+    if not (subject := source.entries.get("subject")) or not subject.text:
+        hint = "begin the file with ---, subject: …, ---"
+        found.append(Problem(source.path, 1, 1, "template-subject", "an e-mail without a subject", hint))
+    if purpose == "marketing" and "links.unsubscribe" not in reading.named:
+        text = "a marketing e-mail without an unsubscribe link"
+        hint = 'extend "layout.email.j2", or write {{ links.unsubscribe }}'
+        found.append(Problem(source.path, 1, 1, "template-unsubscribe", text, hint))
+    return found
+
+
+def _sample_link(kind: str, target: str) -> tuple[str, str]:  # noqa: ARG001
+    return "Ab3dEf7hIj1k", "https://tienda.example/l/Ab3dEf7hIj1k"
+
+
+def _business_facts(business: Business) -> dict[str, Any]:
+    names = ("name", "timezone", "currency", "locale", "country", "postal_address")
+    facts: dict[str, Any] = {name: value for name in names if (value := getattr(business, name))}
+    return {**facts, "links": dict(business.links)}
+
+
+def _fallbacks(locale: str) -> list[str]:
+    whole = normal_locale(locale)
+    return list(dict.fromkeys((whole, whole.partition("-")[0], "")))
+
+
+@lru_cache(maxsize=4096)
+def _reader_locale(language: str, wanted: str, country: str, business_locale: str, business_country: str) -> str:
+    """
+    How amounts and dates are written (`es_MX`): in the text's language, as in the reader's country.
+
+    The country is the locale's own, else the customer's, else the business's, if it has that language at all.
+    """
+    from babel.localedata import exists
+
+    language, _, own = language.partition("-")
+    wanted_language, _, theirs = normal_locale(wanted).partition("-")
+    business_language, _, ours = normal_locale(business_locale).partition("-")
+    candidates = (
+        own,
+        theirs if wanted_language == language else "",
+        country.upper(),
+        ours if business_language == language else "",
+        business_country.upper(),
+    )
+    language = language or business_language
+    found = (f"{language}_{place}" for place in candidates if place and place.isalnum())
+    return next((name for name in (*found, language) if exists(name)), "en")
+
+
+# --- filling -----------------------------------------------------------------------------------
+
+
+def _template(environment: Sandbox, path: str) -> Template:
+    try:
+        return environment.get_template(path.removeprefix(FOLDER))
+    except TemplateSyntaxError as error:
+        text = f"{path}:{error.lineno}:1: cannot be read: {error.message}"
+        raise TemplateError(text, template=path, line=error.lineno) from None
+    except (RecursionError, MemoryError, SyntaxError):
+        raise TemplateError(f"{path}: is nested too deeply", template=path, line=1) from None
+
+
+def _content(ready: _Ready, channel: str, facts: dict[str, Any]) -> Content:
+    if channel == "email":
+        return _email(ready, facts)
+    text = tidy(_filled(ready.body, facts))
+    if channel == "sms":
+        count, encoding = sms_segments(text)
+        return Content(channel, text, segments=count, encoding=encoding)
+    if channel != "whatsapp":
+        return Content(channel, text)
+    values = tuple((name, _one_line(_filled(value, facts))) for name, value in ready.variables)
+    sid = _one_line(_filled(ready.entries["content_sid"], facts)) if "content_sid" in ready.entries else ""
+    return Content(channel, text, content_sid=sid, variables=values)
+
+
+def _email(ready: _Ready, facts: dict[str, Any]) -> Content:
+    head = {k: _one_line(_filled(t, facts)) for k, t in ready.entries.items() if k in ("subject", "preheader")}
+    facts = {**facts, "email": {key: text for key, text in head.items() if text}}
+    html = _filled(ready.body, facts).strip()
+    text = tidy(_filled(ready.written_text, facts)) if ready.written_text else from_html(html)
+    return Content("email", text, head.get("subject", ""), html, head.get("preheader", ""))
+
+
+def _one_line(text: str) -> str:
+    """The text on one line: what goes into a header can begin no other header."""
+    return " ".join(text.split())
+
+
+def _filled(template: Template, facts: dict[str, Any]) -> str:
+    try:
+        return joined(template.root_render_func(template.new_context(facts)))
+    except OutreachError:
+        raise
+    except Exception as error:
+        raise _translated(error, template, facts) from None
+
+
+def _translated(error: Exception, template: Template, facts: Mapping[str, Any]) -> TemplateError:
+    """The error with its place; never with a value, which may be a name or an address."""
+    file, line = _place(error.__traceback__) or (template.filename or "", 1)
+    variable = ""
+    if isinstance(error, MissingValueError):
+        variable = error.value.path({name: value for name, value in facts.items() if name != RUN})
+        text = f"{variable} has no value for this record: put it inside {{% if {variable} %}}, or add `| default`"
+    elif isinstance(error, TemplateNotFound):
+        text = f"there is no {FOLDER}{error.name}"
+    elif isinstance(error, RecursionError):
+        text = "calls or includes itself without end"
+    elif isinstance(error, SecurityError | TemplateRuntimeError | TemplateSyntaxError):
+        text = error.message or "cannot be filled"
+    else:
+        text = f"cannot be computed ({type(error).__name__})"
+    return TemplateError(f"{file}:{line}: {text}", template=file, line=line, variable=variable)
+
+
+def _place(traceback: TracebackType | None) -> tuple[str, int] | None:
+    place = None
+    while traceback is not None:
+        source = traceback.tb_frame.f_globals.get("__jinja_template__")
+        if isinstance(source, Template) and source.filename:
+            place = source.filename, source.get_corresponding_lineno(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return place

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -112,9 +112,10 @@ class Campaign:
 
     @property
     def look_back(self) -> Duration:
-        """How old an occasion may be and still have a step that could be sent."""
-        longest = max((step.after.longest + step.expires.longest for step in self.steps), default=None)
-        return Duration(days=(longest.days + 2) if longest else 0)
+        """How old a record's time may be and still have a step that could be sent, in whole days."""
+        steps = max((step.after.longest + step.expires.longest for step in self.steps), default=timedelta())
+        waits = self.trigger.after.longest if self.trigger.after else timedelta()
+        return Duration(days=(steps + waits).days + 2)
 
 
 KEYS = keys.rows(CAMPAIGN.keys)

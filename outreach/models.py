@@ -348,7 +348,7 @@ class Fresh(SQLModel, table=True):
     """
 
     __tablename__ = "fresh"
-    __table_args__ = (Index("ix_fresh_kind", "kind", "id"),)
+    __table_args__ = (Index("ix_fresh_kind", "kind", "id"), {"sqlite_autoincrement": True})  # an id never comes back
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     kind: str  # order.placed … order.refunded, customer.created, customer.last_order, customer.dates, case.opened, case.closed, event.NAME
     record_id: int = Field(sa_type=BigId)  # of the order, customer, case or shop event

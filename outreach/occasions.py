@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, tuple_
 
@@ -35,7 +34,7 @@ from outreach.models import (
 from outreach.releases import date_name
 from outreach.settings import Settings
 from outreach.store import BATCH, among
-from outreach.values import Duration, parse_duration
+from outreach.values import parse_duration
 
 AHEAD = timedelta(hours=14)  # the furthest any zone is ahead of UTC: a date is taken up before it begins anywhere
 SLACK = timedelta(hours=1)  # a daylight-saving change may move a lapse by this much
@@ -244,7 +243,7 @@ def _overdue_pages(
 
 def _last_date(now: datetime, zone: str) -> date:
     """The latest calendar day that has begun, or will within 14 hours, in the business's zone."""
-    return (now + AHEAD).astimezone(ZoneInfo(zone)).date()
+    return (now + AHEAD).astimezone(timing.zone(zone)).date()
 
 
 def _date_pages(
@@ -262,29 +261,26 @@ def _on_day(
     zone: str,
     name: str,
     day: date,
-    among: ColumnElement[bool] | None = None,
+    only: ColumnElement[bool] | None = None,
 ) -> Iterator[list[Occasion]]:
     """The occasions that fall on one calendar day: midnight there in the customer's own zone."""
     c = _dates.c
     if campaign.trigger.event == "customer.birthday":
         wanted: ColumnElement[bool] = c.month_day.in_(_month_days(day))
-        head = f"customer.birthday:{day.year}"
     else:
         before = campaign.trigger.before
-        on = day if before is None else _later(day, before, zone)
-        wanted = c.on_date == on.isoformat()
-        head = f"date:{name}:{on}"
-    query = select(c.customer_id, _customers.c.zones).join(_customers, _customers.c.id == c.customer_id)
-    query = query.where(c.name == name, wanted, *([among] if among is not None else []))
+        on = [day] if before is None else timing.days_falling_on(day, before)
+        wanted = c.on_date.in_([each.isoformat() for each in on])
+    query = select(c.customer_id, c.on_date, _customers.c.zones).join(_customers, _customers.c.id == c.customer_id)
+    query = query.where(c.name == name, wanted, *([only] if only is not None else []))
     for rows in _paged(connection, query, (c.customer_id,)):
-        yield [
-            Occasion(row.customer_id, None, head, timing.local_midnight(day, (row.zones.split() or [zone])[0]))
-            for row in rows
-        ]
+        yield [_on_date(campaign, zone, name, day, row) for row in rows]
 
 
-def _later(day: date, by: Duration, zone: str) -> date:
-    return timing.add(timing.local_midnight(day, zone), by, zone).astimezone(ZoneInfo(zone)).date()
+def _on_date(campaign: Campaign, zone: str, name: str, day: date, row: Any) -> Occasion:
+    yearly = campaign.trigger.event == "customer.birthday"
+    key = f"customer.birthday:{day.year}" if yearly else f"date:{name}:{row.on_date}"
+    return Occasion(row.customer_id, None, key, timing.local_midnight(day, (row.zones.split() or [zone])[0]))
 
 
 def _month_days(day: date) -> list[int]:
@@ -300,8 +296,7 @@ def _occurrences(campaign: Campaign, zone: str, since: datetime, now: datetime) 
     if trigger.schedule:
         yield from timing.occurrences(trigger.schedule, since, now, zone)
     elif trigger.on_date:
-        midnight = timing.local_midnight(trigger.on_date, zone)
-        at = timing.due_at(midnight, Duration(), trigger.at or time(0), (), zone)
+        at = timing.at_local(trigger.on_date, trigger.at or time(0), zone)
         if since < at <= now:
             yield at
 

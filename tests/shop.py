@@ -92,7 +92,7 @@ def feed(
     """Import `customers=[…]`, `orders=[…]`, `cases=[…]`, `events=[…]` through real CSV files."""
     folder = settings.workspace / f"feed-{uuid4().hex[:8]}"
     folder.mkdir(parents=True)
-    files = {name: write_csv(folder / f"{name}.csv", rows) for name, rows in tables.items()}
+    files = {name: write_csv(folder / f"{name}.csv", rows) for name, rows in tables.items() if rows}
     return importer.import_source(db, settings, CsvSource(files), now)
 
 

@@ -114,7 +114,7 @@ def test_correcting_a_time_keeps_the_occasion_and_clearing_it_cancels_what_was_n
     delivered(db, settings, 1, NOW + 3 * HOUR, NOW + 4 * DAY)
     planner.plan(db, settings, NOW + 4 * DAY + HOUR)
     corrected = len(rows_of(db, Enrolment))
-    feed(db, settings, NOW + 5 * DAY, orders=[order(1, "c1", NOW + HOUR - 2 * DAY)])
+    feed(db, settings, NOW + 5 * DAY, orders=[order(1, "c1", NOW + HOUR - 2 * DAY, delivered_at="")])
 
     planner.plan(db, settings, NOW + 5 * DAY)
     planner.plan(db, settings, NOW + 9 * DAY)

@@ -1,0 +1,313 @@
+"""
+What the text of a cell means: times, money, numbers, words. Pure; each reader raises ValueError that says what is allowed.
+
+The hot ones remember: a day is worked out once, a price once, so that a million timestamps cost a
+few look-ups each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from outreach import timing
+from outreach.models import from_micros, to_micros
+from outreach.sources import Refusal
+
+LONGEST_KEY = 200  # characters of an id of the shop's
+LONGEST_TAG = 100
+KEPT = 200  # characters of a refused value that are kept
+_REMEMBERED = 100_000
+_MINUTE, _DAY = 60_000_000, 86_400_000_000
+
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)\s?(Z|[+-]\d\d(?::?\d\d)?)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_AMOUNT = re.compile(r"\d{1,15}(\.\d{1,12})?", re.ASCII)
+_QUANTITY = re.compile(r"-?\d{1,12}(\.\d{1,12})?", re.ASCII)
+_YES = frozenset({"yes", "y", "true", "1", "si", "sí", "sim"})
+_NO = frozenset({"no", "n", "false", "0", "não", "nao"})
+_CANCELLED = frozenset({
+    "cancelled", "canceled", "cancelado", "cancelada", "anulado", "anulada", "voided",
+    "refunded", "reembolsado", "reembolsada",
+})  # fmt: skip
+
+
+class Memo(dict[str, Any]):
+    """What a reader made of each text, forgotten all at once when it grows too large. ValueErrors are not kept."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.read = read
+
+    def __missing__(self, text: str) -> Any:
+        value = self.read(text)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[text] = value
+        return value
+
+
+def times(zone: str, now: datetime) -> Callable[[str], int | None]:
+    """
+    A reader of timestamps to microseconds since 1970 UTC; "" gives None.
+
+    Without an offset a time is local in `zone` (in a fold the first of the two; in a gap, as if the
+    clock had not yet been put forward). Refused: what is no date and time, before 1970, after tomorrow.
+    """
+    tomorrow = now.astimezone(timing.zone(zone)).date() + timedelta(days=1)
+    last = to_micros(timing.local_midnight(tomorrow + timedelta(days=1), zone)) - 1
+    hours = {f"{mark}{n:02d}": n * 60 * _MINUTE for n in range(24) for mark in " T"}
+    minutes = {f":{n:02d}": n * _MINUTE for n in range(60)}
+    seconds = {"": 0, **{f":{n:02d}": n * 1_000_000 for n in range(60)}}
+    days, exactly = Memo(lambda day: _day(day, zone)), Memo(lambda text: _instant(text, zone))
+
+    def read(text: str) -> int | None:
+        if not text:
+            return None
+        try:
+            at = days[text[:10]] + hours[text[10:13]] + minutes[text[13:16]] + seconds[text[16:]]
+        except (KeyError, ValueError):
+            at = exactly[text.strip()]
+            if at is None:
+                return None
+        if 0 <= at <= last:
+            return int(at)
+        raise ValueError("is before 1970" if at < 0 else f"is after tomorrow, {tomorrow.isoformat()}")
+
+    return read
+
+
+def _day(text: str, zone: str) -> int:
+    """The instant at which a local day begins; ValueError where its clock changes."""
+    day = date.fromisoformat(read_date(text))
+    start, end = (to_micros(timing.local_midnight(d, zone)) for d in (day, day + timedelta(days=1)))
+    if end - start != _DAY:
+        raise ValueError
+    return start
+
+
+def _local(text: str, zone: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=timing.zone(zone))
+
+
+def _instant(text: str, zone: str) -> int | None:
+    if not text:
+        return None
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError("is no date and time: write it as 2026-06-15 10:30")
+    day, clock, offset = match[1], match[2] or "00:00", match[3] or ""
+    try:
+        return to_micros(_local(f"{day}T{clock}{offset.upper()}", zone))
+    except ValueError:
+        raise ValueError("is a date or a time that does not exist") from None
+    except OverflowError:
+        raise ValueError("is no date of this world") from None
+
+
+def read_date(text: str) -> str:
+    """An ISO date that exists, as text."""
+    if not _DATE.fullmatch(text):
+        raise ValueError("is no date: write it as 1990-06-15")
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError("is a date that does not exist") from None
+
+
+def is_date(text: object) -> bool:
+    """Whether it is exactly one ISO date."""
+    try:
+        return isinstance(text, str) and bool(read_date(text))
+    except ValueError:
+        return False
+
+
+def birthdays(now: datetime) -> Callable[[str], str | None]:
+    """A reader of birthdays: an ISO date from 1900 on that is not ahead."""
+
+    def read(text: str) -> str | None:
+        if not text:
+            return None
+        if not "1900-01-01" <= (day := read_date(text)) <= (now + timedelta(days=1)).date().isoformat():
+            raise ValueError("is no birthday: it must lie between 1900 and today")
+        return day
+
+    return read
+
+
+class Months(dict[int, int]):
+    """UTC day since 1970 → the month (100 * year + month) it lies in by a zone's clock; 0 where it lies in two."""
+
+    def __init__(self, zone: str) -> None:
+        super().__init__()
+        self.zone = timing.zone(zone)
+
+    def of(self, micros: int) -> int:
+        """The month in which an instant falls."""
+        return self[micros // _DAY] or self.exactly(micros)
+
+    def exactly(self, micros: int) -> int:
+        at = from_micros(micros).astimezone(self.zone)
+        return 100 * at.year + at.month
+
+    def __missing__(self, day: int) -> int:
+        first, last = (self.exactly(micros) for micros in (day * _DAY, (day + 1) * _DAY - 1))
+        self[day] = first if first == last else 0
+        return self[day]
+
+
+def money(currency: str) -> Memo:
+    """A reader of amounts to minor units of the currency, half a unit rounded up; "" gives None."""
+    from babel.numbers import get_currency_precision
+
+    digits = int(get_currency_precision(currency))
+
+    def read(text: str) -> int | None:
+        whole, _, parts = text.partition(".")
+        if len(parts) == digits and len(text) <= 17 and (number := whole + parts).isdecimal():
+            return int(number)
+        text = text.strip()
+        if not text:
+            return None
+        if not _AMOUNT.fullmatch(text):
+            raise ValueError(_not_an_amount(text))
+        return int(Decimal(text).scaleb(digits).to_integral_value(ROUND_HALF_UP))
+
+    return Memo(read)
+
+
+def _not_an_amount(text: str) -> str:
+    if text.startswith("-"):
+        return "is negative: an order has 0 or more; a return is a case of its own"
+    if "," in text:
+        return "has a comma, which may mean thousands or decimals: write 1234.50"
+    return "is no amount: write digits with a decimal point, such as 1234.50"
+
+
+def currency_code(text: str) -> str:
+    """A currency's three letters, in capitals; "" stays."""
+    if text and not re.fullmatch(r"[A-Za-z]{3}", text):
+        raise ValueError("is no currency: write its three letters, such as MXN")
+    return text.upper()
+
+
+def quantity(text: str) -> str | None:
+    """A number of pieces, as written."""
+    text = text.strip()
+    if text and not _QUANTITY.fullmatch(text):
+        raise ValueError("is no quantity: write digits with a decimal point, such as 2 or 0.5")
+    return text or None
+
+
+def word(text: str) -> str | None:
+    """Its text with single spaces; None for nothing."""
+    return " ".join(text.split()) or None
+
+
+def plain(text: str) -> str | None:
+    """Its text without the spaces around it; None for nothing."""
+    return text.strip() or None
+
+
+def key(text: str) -> str:
+    """An id of the shop's, which may not be empty."""
+    text = text.strip()
+    if not text:
+        raise ValueError("is missing: every row needs it")
+    if len(text) > LONGEST_KEY:
+        raise ValueError(f"is longer than {LONGEST_KEY} characters")
+    return text
+
+
+def answer(text: str) -> bool | None:
+    """yes or no; None for nothing, because silence is not consent."""
+    said = text.strip().lower()
+    if said and said not in _YES | _NO:
+        raise ValueError("is neither yes nor no: leave it empty where nothing is known")
+    return said in _YES if said else None
+
+
+def tags(text: str) -> list[str]:
+    """Tags between commas, semicolons or bars, each once, in their order."""
+    found = list(dict.fromkeys(" ".join(tag.split()) for tag in re.split(r"[,;|]", text) if tag.strip()))
+    if any(len(tag) > LONGEST_TAG for tag in found):
+        raise ValueError(f"holds a tag longer than {LONGEST_TAG} characters")
+    return found
+
+
+def locale(text: str) -> str | None:
+    """A language with an optional country: `es` or `es-MX`."""
+    text = text.strip().replace("_", "-")
+    if not text:
+        return None
+    if not (match := re.fullmatch(r"([A-Za-z]{2,3})(?:-([A-Za-z]{2}))?", text)):
+        raise ValueError("is no language: write es, or es-MX")
+    return match[1].lower() + (f"-{match[2].upper()}" if match[2] else "")
+
+
+def time_zone(text: str) -> str | None:
+    """An IANA time zone."""
+    text = text.strip()
+    if text and not timing.is_zone(text):
+        raise ValueError("is no time zone: write one such as America/Mexico_City")
+    return text or None
+
+
+def one_of(words: Sequence[str]) -> Callable[[str], str | None]:
+    """A reader of one word out of a closed list."""
+
+    def read(text: str) -> str | None:
+        said = text.strip().lower()
+        if said and said not in words:
+            raise ValueError(f"is unknown: use {', '.join(words)}")
+        return said or None
+
+    return read
+
+
+def uncounts(status: str | None) -> bool:
+    """Whether an order's status says that it was cancelled or refunded whole, with or without a date."""
+    return (status or "").lower() in _CANCELLED
+
+
+def read_column(
+    cells: Sequence[str],
+    read: Callable[[str], Any],
+    column: str,
+    lines: Sequence[int],
+    refusals: dict[int, list[Refusal]],
+) -> list[Any]:
+    """Every cell as read; one that cannot be read becomes None, and a refusal under its row's number."""
+    try:
+        return [read(cell) for cell in cells]
+    except ValueError:
+        return [read_cell(cell, read, column, lines[n], refusals, n) for n, cell in enumerate(cells)]
+
+
+def read_cell(
+    cell: str, read: Callable[[str], Any], column: str, line: int, refusals: dict[int, list[Refusal]], row: int = 0
+) -> Any:
+    """The cell as read, or None and a refusal."""
+    try:
+        return read(cell)
+    except ValueError as error:
+        refusals.setdefault(row, []).append(Refusal(line, column, cell[:KEPT], str(error)))
+        return None
+
+
+def attributes(cells: Mapping[str, str]) -> dict[str, str]:
+    """The cells that say something."""
+    return {name: text for name, cell in cells.items() if (text := cell.strip())}
+
+
+def aware(micros: int | None) -> datetime | None:
+    """The aware time of stored microseconds."""
+    return None if micros is None else from_micros(micros).astimezone(UTC)

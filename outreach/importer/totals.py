@@ -1,0 +1,130 @@
+"""
+What a customer's orders add up to: `customer_stats` and the monthly roll-up `customer_months`.
+
+Both always equal a recount of the counted orders: a customer without one has no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outreach.importer.writing import Change, Run, changed_times, insert_into, many, rows, transaction
+from outreach.store import BATCH
+
+Counted = tuple[int, int, int, int, str]  # customer, order, placed at, total, currency: an order that counts
+
+_ADD_STATS = insert_into(
+    "customer_stats",
+    ("customer_id", "orders_count", "total_spent", "first_order_at", "last_order_at", "last_order_id"),
+    """ON CONFLICT (customer_id) DO UPDATE SET
+    orders_count = customer_stats.orders_count + excluded.orders_count,
+    total_spent = customer_stats.total_spent + excluded.total_spent,
+    first_order_at = CASE WHEN excluded.first_order_at < customer_stats.first_order_at
+        THEN excluded.first_order_at ELSE customer_stats.first_order_at END,
+    last_order_id = CASE WHEN excluded.last_order_at >= customer_stats.last_order_at
+        THEN excluded.last_order_id ELSE customer_stats.last_order_id END,
+    last_order_at = CASE WHEN excluded.last_order_at >= customer_stats.last_order_at
+        THEN excluded.last_order_at ELSE customer_stats.last_order_at END""",
+)
+_ADD_MONTHS = insert_into(
+    "customer_months",
+    ("customer_id", "month", "orders", "spent"),
+    """ON CONFLICT (customer_id, month) DO UPDATE SET
+    orders = customer_months.orders + excluded.orders, spent = customer_months.spent + excluded.spent""",
+)
+
+
+def add(connection: Connection, run: Run, orders: Iterable[Counted], since: int) -> list[Change]:
+    """Add orders whose ids are higher than any of their customer's; gives the changes of last orders."""
+    stats: dict[int, list[int]] = {}
+    months: dict[tuple[int, int], list[int]] = {}
+    own, month_of = run.settings.business.currency, run.months.of
+    for customer, order, at, total, currency in orders:
+        spent = total if currency == own else 0
+        if (so_far := stats.get(customer)) is None:
+            stats[customer] = [1, spent, at, at, order]
+        else:
+            so_far[0] += 1
+            so_far[1] += spent
+            if at < so_far[2]:
+                so_far[2] = at
+            if at >= so_far[3]:
+                so_far[3], so_far[4] = at, order
+        place = (customer, month_of(at))
+        if (month := months.get(place)) is None:
+            months[place] = [1, spent]
+        else:
+            month[0] += 1
+            month[1] += spent
+    changes = _later(connection, {customer: so_far[3] for customer, so_far in stats.items()}, since)
+    many(connection, _ADD_STATS, [(customer, *so_far) for customer, so_far in stats.items()])
+    many(connection, _ADD_MONTHS, [(*place, *month) for place, month in months.items()])
+    return changes
+
+
+def _later(connection: Connection, last: dict[int, int], since: int) -> list[Change]:
+    recent = {customer: at for customer, at in last.items() if at >= since}
+    old = _last_orders(connection, recent) if recent else {}
+    return [
+        ("customer.last_order", customer, customer, at)
+        for customer, at in recent.items()
+        if at > old.get(customer, at - 1)
+    ]
+
+
+def _last_orders(connection: Connection, customers: Iterable[int]) -> dict[int, int]:
+    found = rows(
+        connection, "SELECT customer_id, last_order_at FROM customer_stats WHERE customer_id = ANY(?)", list(customers)
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def recount(connection: Connection, run: Run, customers: Sequence[int], since: int) -> list[Change]:
+    """Work out the customers' rows anew from their orders; gives the changes of last orders."""
+    if not customers:
+        return []
+    listed = list(customers)
+    old = _last_orders(connection, listed)
+    for table in ("customer_stats", "customer_months"):
+        rows(connection, f"DELETE FROM {table} WHERE customer_id = ANY(?)", listed)
+    counted: Any = rows(
+        connection,
+        "SELECT customer_id, id, placed_at, total, currency FROM orders WHERE customer_id = ANY(?) AND counted"
+        " ORDER BY customer_id, placed_at, id",
+        listed,
+    )
+    add(connection, run, counted, since)
+    new = _last_orders(connection, listed)
+    return [
+        change
+        for customer in listed
+        for change in changed_times(
+            "customer.last_order", customer, customer, old.get(customer), new.get(customer), since
+        )
+    ]
+
+
+def rebuild(run: Run) -> None:
+    """Count every customer's months anew where the business has moved to another time zone since; safe to cut off."""
+    last = 0
+    while True:
+        with transaction(run) as connection:
+            if rows(connection, "SELECT timezone FROM installation")[0][0] == run.settings.business.timezone:
+                return
+            customers = [
+                row[0]
+                for row in rows(
+                    connection,
+                    "SELECT DISTINCT customer_id FROM orders WHERE customer_id > ? ORDER BY customer_id LIMIT ?",
+                    last,
+                    BATCH,
+                )
+            ]
+            recount(connection, run, customers, run.micros)
+            if len(customers) < BATCH:
+                rows(connection, "UPDATE installation SET timezone = ?", run.settings.business.timezone)
+                return
+            last = customers[-1]

@@ -1,0 +1,372 @@
+"""
+Canonical CSV files, plain or gzip (DESIGN 6.4).
+
+Each file is read twice: first whole, to find its encoding, its delimiter, its header and the keys
+whose rows stand apart; then row by row, in batches. Memory does not grow with the file, except for
+rows whose key stands in several places: those are kept until its end and handed over together.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from io import TextIOWrapper
+from itertools import chain, islice
+from operator import methodcaller
+from pathlib import Path
+from typing import IO, Any
+
+from outreach.errors import ImportFileError
+from outreach.sources import KEYS, OPTIONAL, REQUIRED, TABLES, Batch, Refusal, Table
+
+LONGEST_CELL = 131_072  # characters; a longer cell is a broken quote or a pasted file, and its row is refused
+LONGEST_NAME = 100  # of a column
+FORMATS = ("auto", "canonical")
+_ROWS = 1_000
+_DELIMITERS = ",;\t|"
+_FIRST_BYTES = {
+    b"PK\x03\x04": "an Excel workbook or a ZIP",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"%PDF": "a PDF",
+}
+_ADDRESS_NAMES = ("address", "email", "e-mail", "mail", "correo", "phone", "number", "telefono", "teléfono", "telefone")
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """Canonical files by table name: customers, orders, cases, events, suppressions."""
+
+    files: Mapping[str, Path]
+    format: str = "auto"
+    suppression_scope: str = "marketing"  # what the list blocks, see models.Scope
+
+    def tables(self) -> list[Table]:
+        """See Source.tables; every file is looked through before any is imported."""
+        if self.format not in FORMATS:
+            raise ImportFileError(f"the format {self.format!r} is unknown: use {' or '.join(FORMATS)}")
+        if unknown := sorted(set(self.files) - set(TABLES)):
+            raise ImportFileError(f"there is no table {unknown[0]!r}: use {', '.join(TABLES)}")
+        return [self._table(name, Path(self.files[name])) for name in TABLES if name in self.files]
+
+    def _table(self, name: str, path: Path) -> Table:
+        layout = _survey(name, path)
+        return Table(
+            name,
+            str(path),
+            layout.columns,
+            path.stat().st_size,
+            lambda: _batches(name, path, layout),
+            self.suppression_scope,
+        )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    encoding: str
+    delimiter: str
+    columns: tuple[str, ...]
+    header: int  # physical lines before the first row
+    takes: int  # the column of a suppression list that holds the addresses
+    apart: frozenset[str]  # keys whose rows may stand apart
+    quoted: bool  # a row may span several lines
+
+
+# --- looking through ------------------------------------------------------------------------------
+
+
+def _survey(name: str, path: Path) -> _Layout:
+    """The file's layout; ImportFileError says what is wrong with it and what to do."""
+    try:
+        _refuse_other_kinds(path)
+        for encoding in _encodings(path):
+            try:
+                return _layout(name, path, encoding)
+            except UnicodeDecodeError:
+                continue
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or ("it is a broken gzip file" if path.exists() else "it is missing")
+        raise ImportFileError(f"{path}: cannot be read: {reason}") from None
+    raise ImportFileError(f"{path}: is neither UTF-8 nor Windows-1252 text: save it as CSV UTF-8")
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    if path.is_dir():
+        raise ImportFileError(f"{path}: is a folder: name the CSV file in it")
+    if not path.exists():
+        raise ImportFileError(f"{path}: there is no such file")
+    with _opened(path) as (_, file):
+        start = file.read(4)
+    if not start:
+        raise ImportFileError(f"{path}: is empty: a header line with the column names is needed")
+    if start in _FIRST_BYTES:
+        raise ImportFileError(f"{path}: is {_FIRST_BYTES[start]} file: save it as CSV UTF-8")
+
+
+def _encodings(path: Path) -> tuple[str, ...]:
+    with _opened(path) as (_, file):
+        start = file.read(2)
+    return ("utf-16",) if start in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
+
+
+def _layout(name: str, path: Path, encoding: str) -> _Layout:
+    with _text(path, encoding) as (_, file):
+        first, skipped, delimiter = file.readline(), 0, ""
+        if match := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
+            first, skipped, delimiter = file.readline(), 1, match[1]
+        if not first.strip():
+            raise ImportFileError(f"{path}:{skipped + 1}: is blank: the first line must hold the column names")
+        found = delimiter or _delimiter(name, first)
+        cells = [cell.strip() for cell in next(_reader([first], found), [])]
+        if name == "suppressions":
+            header = _is_header(cells)
+            _read_through(file)
+            return _Layout(
+                encoding, found, ("address",), skipped + header, _address_column(cells, header), frozenset(), True
+            )
+        columns = _columns(name, path, skipped + 1, cells)
+        apart, quoted = _apart(file, found, columns.index(KEYS[name]), path.stat().st_size)
+        return _Layout(encoding, found, columns, skipped + 1, 0, frozenset(apart), quoted)
+
+
+def _delimiter(name: str, line: str) -> str:
+    """The one under which most column names are known; among equals, the one that gives most columns."""
+    known = {*REQUIRED[name], *OPTIONAL[name]}
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        cells: list[str] = next(_reader([line], delimiter), [])
+        return sum(_plain(cell) in known for cell in cells), len(cells)
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _columns(name: str, path: Path, line: int, cells: Sequence[str]) -> tuple[str, ...]:
+    known = {*REQUIRED[name], *OPTIONAL[name]}
+    columns = tuple(_plain(cell) if _plain(cell) in known else re.sub(r"\W+", "_", cell).strip("_") for cell in cells)
+    for column in filter(None, columns):
+        if columns.count(column) > 1:
+            raise ImportFileError(f"{path}:{line}: the column {column} stands twice: name each column once")
+        if len(column) > LONGEST_NAME:
+            raise ImportFileError(f"{path}:{line}: a column name is longer than {LONGEST_NAME} characters")
+    for wanted in REQUIRED[name]:
+        if wanted not in columns:
+            near = get_close_matches(wanted, columns, 1)
+            found = ", ".join(filter(None, columns))[:200]
+            raise ImportFileError(
+                f"{path}:{line}: the column {wanted} is missing: a file of {name} needs"
+                f" {', '.join(REQUIRED[name])}; found {found}" + (f" (rename {near[0]} to {wanted}?)" if near else "")
+            )
+    return columns
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether the first line of a list names its columns, rather than an address or a number."""
+    return not any("@" in cell or re.search(r"\d", cell) for cell in cells)
+
+
+def _address_column(cells: Sequence[str], header: bool) -> int:
+    names = [cell.lower() for cell in cells]
+    return next((names.index(name) for name in _ADDRESS_NAMES if header and name in names), 0)
+
+
+def _read_through(file: IO[str]) -> None:
+    while file.read(1 << 20):
+        pass
+
+
+def _apart(file: IO[str], delimiter: str, at: int, size: int) -> tuple[set[str], bool]:
+    """
+    Keys that come again after another key came, and by chance a few others; and whether any cell is quoted.
+
+    A Bloom filter of one hash: 32 MB for a million rows instead of a set of their keys.
+    """
+    slots = 1 << max(20, min(30, size.bit_length() + 1))
+    seen, mask, before, apart = bytearray(slots >> 3), slots - 1, None, set()
+    rows = _Keys(file, delimiter, at)
+    for key in rows:
+        if key == before:
+            continue
+        before = key
+        slot = hash(key) & mask
+        bit = 1 << (slot & 7)
+        if seen[slot >> 3] & bit:
+            apart.add(key)
+        else:
+            seen[slot >> 3] |= bit
+    return apart, rows.quoted
+
+
+class _Keys:
+    """The key of each row; lines are only split as far as needed until the first quotation mark turns up."""
+
+    def __init__(self, file: IO[str], delimiter: str, at: int) -> None:
+        self.lines, self.delimiter, self.at, self.quoted = _lines(file), delimiter, at, False
+
+    def __iter__(self) -> Iterator[str]:
+        delimiter, at = self.delimiter, self.at
+        for line in self.lines:
+            if '"' in line:
+                self.quoted = True
+                yield from self._of_rows(_reader(chain([line], self.lines), delimiter))
+                return
+            cells = line.split(delimiter, at + 1)
+            if len(cells) > at:
+                yield cells[at].strip()
+
+    def _of_rows(self, rows: Any) -> Iterator[str]:
+        while True:
+            try:
+                for row in rows:
+                    if len(row) > self.at:
+                        yield row[self.at].strip()
+                return
+            except csv.Error:
+                continue
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """The file as it lies on the disk, for its position, and its bytes, unzipped when they are gzip."""
+    with path.open("rb") as disk:
+        zipped = disk.read(2) == b"\x1f\x8b"
+        disk.seek(0)
+        if not zipped:
+            yield disk, disk
+            return
+        with gzip.open(disk) as file:
+            yield disk, file  # type: ignore[misc]
+
+
+@contextmanager
+def _text(path: Path, encoding: str) -> Iterator[tuple[IO[bytes], IO[str]]]:
+    with _opened(path) as (disk, file), TextIOWrapper(file, encoding, newline="") as text:
+        yield disk, text
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    """The lines without the NUL characters that no database stores."""
+    return map(methodcaller("replace", "\x00", ""), file)
+
+
+def _reader(lines: Any, delimiter: str) -> Any:
+    csv.field_size_limit(LONGEST_CELL)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+
+
+def _batches(name: str, path: Path, layout: _Layout) -> Iterator[Batch]:
+    """The rows in batches of about a thousand; one key's rows are never parted."""
+    with _text(path, layout.encoding) as (disk, file):
+        for _ in range(layout.header):
+            file.readline()
+        rows = _rows(_reader(_lines(file), layout.delimiter), layout)
+        if name == "suppressions":
+            batches: Iterator[_Rows] = _taken(rows, layout.takes)
+        else:
+            batches = _together(rows, layout.columns.index(KEYS[name]), layout.apart)
+        for lines, cells, refusals in batches:
+            yield Batch(lines, cells, refusals, disk.tell() if not disk.closed else 0)
+
+
+_Rows = tuple[list[int], list[list[str]], list[Refusal]]
+
+
+def _rows(reader: Any, layout: _Layout) -> Iterator[_Rows]:
+    """The rows a thousand at a time, each with the line it begins on; those that are no rows as refusals."""
+    more = True
+    while more:
+        lines: list[int] = []
+        rows: list[list[str]] = []
+        refusals: list[Refusal] = []
+        before = reader.line_num + layout.header + 1
+        try:
+            if layout.quoted:
+                for row in islice(reader, _ROWS):
+                    rows.append(row)
+                    lines.append(before)
+                    before = reader.line_num + layout.header + 1
+            else:
+                rows.extend(islice(reader, _ROWS))
+            more = len(rows) == _ROWS
+        except csv.Error:
+            reason = f"a cell is longer than {LONGEST_CELL:,} characters: is a quotation mark missing?"
+            refusals.append(Refusal(before if layout.quoted else before + len(rows), "", "", reason))
+        if not layout.quoted:
+            lines = list(range(before, before + len(rows)))
+        yield _whole(lines, rows, refusals, layout)
+
+
+def _whole(lines: list[int], rows: list[list[str]], refusals: list[Refusal], layout: _Layout) -> _Rows:
+    """Without blank rows and, refused, those with more or fewer cells than the header."""
+    width = len(layout.columns)
+    if layout.columns == ("address",) or not any(len(row) != width for row in rows):
+        return lines, rows, refusals
+    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if len(row) == width]
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != width and any(row):
+            reason = f"the row has {len(row)} cells, the header {width}: is a delimiter or a quotation mark missing?"
+            refusals.append(Refusal(line, "", layout.delimiter.join(row), reason))
+    return [line for line, _ in kept], [row for _, row in kept], refusals
+
+
+def _taken(batches: Iterator[_Rows], at: int) -> Iterator[_Rows]:
+    """Only the column of a suppression list that holds the addresses."""
+    for lines, rows, refusals in batches:
+        cells = [row[at] if len(row) > at else "" for row in rows]
+        kept = [(line, cell) for line, cell in zip(lines, cells, strict=True) if cell.strip()]
+        yield [line for line, _ in kept], [[cell] for _, cell in kept], refusals
+
+
+def _together(batches: Iterator[_Rows], at: int, apart: frozenset[str]) -> Iterator[_Rows]:
+    """Batches in which all rows of one key stand together: neighbours are joined, the rest is kept to the end."""
+    late: dict[str, list[tuple[int, list[str]]]] = {}
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    for more_lines, more_rows, refusals in batches:
+        keys = [row[at].strip() for row in more_rows]
+        if "" in keys or not apart.isdisjoint(keys):
+            for line, row, key in zip(more_lines, more_rows, keys, strict=True):
+                if key in apart:
+                    late.setdefault(key, []).append((line, row))
+                elif key or any(row):
+                    lines.append(line)
+                    rows.append(row)
+        else:
+            lines += more_lines
+            rows += more_rows
+        end = _last_key_begins(rows, at)
+        yield lines[:end], rows[:end], refusals
+        lines, rows = lines[end:], rows[end:]
+    yield lines, rows, []
+    yield from _in_batches(late)
+
+
+def _last_key_begins(rows: list[list[str]], at: int) -> int:
+    """Where the rows of the last key begin: the next batch may bring more of them."""
+    end = len(rows) - 1
+    while end > 0 and rows[end - 1][at].strip() == rows[-1][at].strip():
+        end -= 1
+    return max(end, 0)
+
+
+def _in_batches(late: dict[str, list[tuple[int, list[str]]]]) -> Iterator[_Rows]:
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    while late:
+        for line, row in late.pop(next(iter(late))):
+            lines.append(line)
+            rows.append(row)
+        if len(rows) >= _ROWS or not late:
+            yield lines, rows, []
+            lines, rows = [], []

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -521,7 +520,7 @@ def ends_at(campaign: Campaign, settings: Settings) -> datetime | None:
 
 def _instant(value: datetime | date | None, zone: str) -> datetime | None:
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=ZoneInfo(zone))
+        return value if value.tzinfo else value.replace(tzinfo=timing.zone(zone))
     return None if value is None else timing.local_midnight(value, zone)
 
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError as BrokenDatabase
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from outreach.errors import ClockError, DatabaseError
@@ -48,6 +49,7 @@ from outreach.models import Installation, Tick, UtcTime, to_micros
 from outreach.models import table as table_of
 
 BATCH = 1_000  # rows per transaction; DESIGN 3 allows 2,000, half of it keeps each under 0.2 s
+SKEW = timedelta(minutes=1)  # how far the clocks of two machines may be apart
 BUSY_SECONDS = 30  # how long a writer waits for another on SQLite
 
 
@@ -107,7 +109,9 @@ def read(db: Database) -> Iterator[Connection]:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        if not (isinstance(error, OperationalError) or type(error) is BrokenDatabase):
+            raise
         raise DatabaseError(f"the database cannot be used: {_first_line(error)}") from error
 
 
@@ -178,10 +182,10 @@ def _converter(of: Any) -> Callable[[Any], Any] | None:
 
 
 def seen(connection: Connection, now: datetime) -> None:
-    """Note the newest `now`; ClockError when it is earlier than one already seen."""
+    """Note the newest `now`; ClockError when it is more than SKEW earlier than one already seen."""
     table = table_of(Installation)
     newest = connection.execute(select(table.c.newest)).scalar()
-    if newest is not None and now < newest:
+    if newest is not None and now < newest - SKEW:
         raise ClockError(
             f"--now {now.isoformat()} is earlier than {newest.isoformat()}, which this database has already seen:"
             " replay the past in a fresh workspace"
@@ -202,22 +206,24 @@ def record_tick(
 
 def adopt_host(db: Database, host: str, *, adopt: bool) -> None:
     """
-    Remember `host` as the one that sends from this database.
+    Remember `host` as one that sends from this database: a SQLite file has one, PostgreSQL any number.
 
     Raises:
-        DatabaseError: another one does, and `adopt` is off: this may be a copy, which would send everything twice.
+        DatabaseError: it is not known yet, others are, and `adopt` is off: this may be a copy of the
+            database, which would send everything twice.
     """
     table = table_of(Installation)
     with write(db) as connection:
         lock(connection, Lock.PUBLISH)
-        known = connection.execute(select(table.c.host)).scalar()
-        if known and known != host and not adopt:
+        known = (connection.execute(select(table.c.host)).scalar() or "").splitlines()
+        if known and host not in known and not adopt:
             raise DatabaseError(
-                f"messages are sent from this database by {known}: a copy of it must not send as well;"
-                " if that one is gone for good, run `outreach run --adopt`"
+                f"messages are sent from this database by {', '.join(known)}: a copy of it must not send as well;"
+                " if this is no copy, run `outreach run --adopt`"
             )
-        if known != host:
-            connection.execute(update(table).values(host=host))
+        if host not in known:
+            hosts = [host] if db.is_sqlite else [*known, host]
+            connection.execute(update(table).values(host="\n".join(hosts)))
 
 
 def open_database(url: str, *, secret: str = "", timezone: str = "UTC", upgrade: bool | None = None) -> Database:

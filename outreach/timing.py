@@ -121,11 +121,6 @@ def _shift(day: date, months: int, days: int) -> date:
     return day + timedelta(days=days)
 
 
-def add_to_day(day: date, duration: Duration) -> date:
-    """The calendar day `duration`'s months and days after `day` (the end of a month where the day is missing)."""
-    return _shift(day, duration.months, duration.days)
-
-
 def days_falling_on(day: date, before: Duration) -> list[date]:
     """
     Every date whose reminder `before` it falls on `day`.

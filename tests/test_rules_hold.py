@@ -76,7 +76,7 @@ blocks = st.lists(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from(["2026-03-27T12:00:00+00:00", "2026-10-23T12:00:00+00:00", "2026-06-15T15:00:00+00:00"]),
     people=people,
@@ -98,18 +98,18 @@ def test_nothing_that_was_sent_broke_a_rule(
     db = store.open_database(new_database(kind), secret=SECRET)
     feed(db, shop, begin, customers=[customer(n, **cells) for n, cells in enumerate(people)])
     publish(db, shop, begin, **CAMPAIGNS)
-    for hours in range(4, 6 * 24, 4):
+    for hours in range(6, 6 * 24, 6):
         now = begin + hours * HOUR
         new = [
             order(n, f"c{who % len(people)}", begin + at * HOUR)
             for n, (who, at) in enumerate(sales)
-            if hours - 4 < at <= hours
+            if hours - 6 < at <= hours
         ]
         if new:
             feed(db, shop, now, orders=new)
         planner.plan(db, shop, now)
         for number, (who, at, what) in enumerate(blocks):
-            if hours - 4 <= at < hours:
+            if hours - 6 <= at < hours:
                 block(db, shop, number, who, what, now)
         dispatcher.dispatch(db, shop, now)
 

@@ -43,7 +43,7 @@ def test_a_now_earlier_than_one_already_seen_is_refused(db: store.Database) -> N
         store.seen(connection, NOW)
 
     with pytest.raises(ClockError, match="already seen"), store.write(db) as connection:
-        store.seen(connection, NOW - timedelta(seconds=1))
+        store.seen(connection, NOW - timedelta(seconds=61))
 
 
 def test_the_secret_that_made_a_database_is_the_only_one_that_opens_it(database_url: str) -> None:
@@ -87,3 +87,25 @@ def test_times_come_back_as_they_went_in_to_the_microsecond(db: store.Database) 
 
     with store.read(db) as connection:
         assert connection.execute(select(Installation.__table__.c.newest)).scalar() == at  # type: ignore[attr-defined]
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"not a database at all" * 100)
+
+    with pytest.raises(DatabaseError, match="not a database"):
+        store.open_database(f"sqlite:///{path}")
+
+
+def test_a_copy_elsewhere_must_be_adopted_and_only_postgresql_has_several_senders(db: store.Database) -> None:
+    store.adopt_host(db, "one:/shop", adopt=False)
+    store.adopt_host(db, "one:/shop", adopt=False)
+    with pytest.raises(DatabaseError, match="--adopt"):
+        store.adopt_host(db, "two:/shop", adopt=False)
+    store.adopt_host(db, "two:/shop", adopt=True)
+
+    if db.is_sqlite:
+        with pytest.raises(DatabaseError, match="two:/shop"):
+            store.adopt_host(db, "one:/shop", adopt=False)
+    else:
+        store.adopt_host(db, "one:/shop", adopt=False)

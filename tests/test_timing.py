@@ -190,8 +190,9 @@ def test_a_local_day_begins_at_its_first_instant(zone: str, day: date) -> None:
 def test_the_days_whose_reminder_falls_on_a_day_are_all_found(day: date, months: int, days: int) -> None:
     before = Duration(months=months) if months else Duration(days=days)
     found = timing.days_falling_on(day, before)
-    around = (timing.add_to_day(day, before) + timedelta(days=offset) for offset in range(-40, 41))
-    assert found == [on for on in around if timing.add_to_day(on, Duration(-before.months, -before.days)) == day]
+    noon = datetime.combine(day, time(12), UTC)
+    around = (timing.add(noon, before, "UTC") + timedelta(days=offset) for offset in range(-40, 41))
+    assert found == [on.date() for on in around if timing.subtract(on, before, "UTC") == noon]
 
 
 @pytest.mark.parametrize(

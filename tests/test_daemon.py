@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from outreach import channels, daemon, store
+from outreach.channels import Outgoing, Receipt
+from outreach.channels.outbox import Outbox
+from outreach.daemon import STAGES, Action, Daemon, run, tick
+from outreach.errors import DatabaseError, ImportFileError
+from outreach.models import Import, Message, Tick
+from outreach.settings import Settings, SourceSettings
+from outreach.store import Database
+from outreach.values import Duration
+from tests.conftest import NOW, SECRET
+from tests.shop import customer, feed, publish, rows_of, shop_settings, write_csv
+
+ROOT = Path(__file__).parents[1]
+HELLO = """
+    title: Hello
+    trigger: {event: customer.created}
+    steps: [{id: hello, after: 0 minutes, channel: email, template: m}]
+"""
+HOUR = Duration(seconds=3600)
+CHUNK = 50
+
+
+def settings_of(workspace: Path, **changes: Any) -> Settings:
+    return shop_settings(workspace, clock=dict.fromkeys(STAGES, HOUR), **changes)
+
+
+def with_customers(settings: Settings, *numbers: int) -> Settings:
+    """The settings with a customers file as their source."""
+    rows = [customer(number, created_at=NOW) for number in numbers]
+    write_csv(settings.workspace / "customers.csv", rows)
+    return replace(settings, sources=(SourceSettings("csv", {"customers": "customers.csv"}),))
+
+
+@pytest.fixture(autouse=True)
+def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_now", lambda: NOW)
+
+
+def log_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def ticks(db: Database) -> dict[str, Any]:
+    return {row.stage: row for row in rows_of(db, Tick)}
+
+
+# --- the stages ------------------------------------------------------------------------------------
+
+
+def test_one_round_imports_plans_and_sends(db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = with_customers(settings_of(tmp_path), 1, 2)
+    publish(db, settings, NOW, hello=HELLO)
+
+    run(settings, db, once=True)
+
+    assert [row.status for row in rows_of(db, Message)] == ["sent", "sent"]
+    assert len(list((tmp_path / "outbox").glob("*.eml"))) == 2
+    assert {stage: (row.started_at, row.error) for stage, row in ticks(db).items()} == dict.fromkeys(STAGES, (NOW, ""))
+    assert ticks(db)["import"].counts["customers"]["created"] == 2
+    lines = log_lines(capfd.readouterr().err)
+    assert [line["action"] for line in lines] == ["started", "imported", "planned", "dispatched", "stopped"]
+    assert lines[3]["counts"]["sent"] == 2
+
+
+def test_the_log_speaks_a_closed_list_of_words_and_names_nobody(
+    db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_customers(settings_of(tmp_path), 1)
+    publish(db, settings, NOW, hello=HELLO)
+    (tmp_path / "outbox").write_text("in the way")
+
+    run(settings, db, once=True)
+
+    said = capfd.readouterr().err
+    assert {line["action"] for line in log_lines(said)} <= set(Action)
+    for private in ("c1@", "example.com", "+52", "Ana", "Hola"):
+        assert private not in said
+
+
+def test_a_file_is_imported_again_only_once_it_changed(db: Database, tmp_path: Path) -> None:
+    settings = with_customers(settings_of(tmp_path), 1)
+    running = Daemon(settings, db)
+
+    tick(running, "import")
+    tick(running, "import")
+    unchanged = len(rows_of(db, Import))
+    with_customers(settings, 1, 2)
+    tick(running, "import")
+
+    assert (unchanged, len(rows_of(db, Import))) == (1, 2)
+
+
+def test_a_file_that_was_wrong_is_read_again_until_it_is_right(db: Database, tmp_path: Path) -> None:
+    settings = with_customers(settings_of(tmp_path), 1)
+    running = Daemon(settings, db)
+    (tmp_path / "customers.csv").unlink()
+
+    tick(running, "import")
+    assert "customers.csv" in ticks(db)["import"].error
+
+    with_customers(settings, 1)
+    tick(running, "import")
+    assert ticks(db)["import"].error == ""
+
+
+def test_a_stage_that_fails_is_logged_kept_for_status_and_tried_again(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Daemon(settings_of(tmp_path), db)
+
+    def fails(_daemon: Daemon) -> None:
+        raise ImportFileError("orders.csv: line 7 is ragged: mend it")
+
+    with monkeypatch.context() as broken:
+        broken.setitem(STAGES, "plan", fails)
+        tick(running, "plan")
+
+    assert ticks(db)["plan"].error == "orders.csv: line 7 is ragged: mend it"
+    assert [record.__dict__["fields"]["stage"] for record in caplog.records] == ["plan"]
+
+    tick(running, "plan")
+    assert ticks(db)["plan"].error == ""
+
+
+def test_an_error_of_the_program_says_where_and_not_what_it_held(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(_daemon: Daemon) -> None:
+        raise KeyError("ana@example.com")
+
+    monkeypatch.setitem(STAGES, "plan", breaks)
+    tick(Daemon(settings_of(tmp_path), db), "plan")
+
+    assert ticks(db)["plan"].error.startswith("KeyError in test_daemon.py:")
+    assert "ana@example.com" not in caplog.text + str(caplog.records[0].__dict__)
+
+
+def test_a_daemon_whose_database_is_gone_says_so_and_goes_on(
+    tmp_path: Path, new_database: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    db = store.open_database(new_database("sqlite"), secret=SECRET)
+    Path(str(db.engine.url.database)).write_bytes(b"")
+    running = Daemon(settings_of(tmp_path), db)
+
+    for stage in ("plan", "dispatch"):
+        tick(running, stage)
+
+    assert [record.__dict__["fields"]["stage"] for record in caplog.records] == ["plan", "dispatch"]
+
+
+# --- who sends -------------------------------------------------------------------------------------
+
+
+def test_a_copy_that_runs_elsewhere_asks_to_be_adopted(db: Database, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    run(settings_of(here), db, once=True)
+
+    with pytest.raises(DatabaseError, match="--adopt"):
+        run(settings_of(there), db, once=True)
+
+    run(settings_of(there), db, once=True, adopt=True)
+    run(settings_of(there), db, once=True)
+
+
+# --- signals ---------------------------------------------------------------------------------------
+
+
+class Interrupting(Outbox):
+    """Asks its own process to end as soon as the first message is to be handed over."""
+
+    def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().send(batch)
+
+
+def interrupted(url: str, workspace: str) -> None:
+    channels.CHANNELS["outbox"] = "tests.test_daemon.Interrupting"
+    daemon._now = lambda: NOW
+    run(settings_of(Path(workspace)), store.open_database(url, secret=SECRET))
+
+
+def busy(url: str, workspace: str) -> None:
+    """A daemon that is asked to end while its dispatch is busy, for ever."""
+    never, _ = os.pipe()
+
+    def dispatch(_daemon: Daemon) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.read(never, 1)
+
+    STAGES["dispatch"] = dispatch  # type: ignore[index]
+    run(settings_of(Path(workspace)), store.open_database(url, secret=SECRET))
+
+
+def child(function: str, url: str, workspace: Path) -> subprocess.Popen[str]:
+    code = f"import sys; from tests.test_daemon import {function}; {function}(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, url, str(workspace)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_daemon_asked_to_end_finishes_the_chunk_in_flight_and_exits_cleanly(
+    db: Database, database_url: str, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path)
+    publish(db, settings, NOW, hello=HELLO)
+    feed(db, settings, NOW, customers=[customer(n, created_at=NOW) for n in range(2 * CHUNK)])
+    tick(Daemon(settings, db), "plan")
+
+    with child("interrupted", database_url, tmp_path) as process:
+        _, said = process.communicate(timeout=60)
+
+    statuses = [row.status for row in rows_of(db, Message)]
+    actions = [line["action"] for line in log_lines(said)]
+    assert process.returncode == 0
+    assert (statuses.count("sent"), statuses.count("planned")) == (CHUNK, CHUNK)
+    assert {row.claim for row in rows_of(db, Message)} == {None}
+    assert len(list((tmp_path / "outbox").glob("*.eml"))) == CHUNK
+    assert (actions[0], actions[-1]) == ("started", "stopped")
+    assert {"stopping", "dispatched"} < set(actions)
+
+
+def until(stream: IO[str], action: Action) -> None:
+    for line in stream:
+        if json.loads(line)["action"] == action:
+            return
+    pytest.fail(f"the daemon ended before it said {action}")
+
+
+def test_a_second_signal_ends_the_daemon_at_once(new_database: Callable[[str], str], tmp_path: Path) -> None:
+    with child("busy", new_database("sqlite"), tmp_path) as process:
+        assert process.stderr is not None
+        until(process.stderr, Action.STOPPING)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+    assert process.returncode == -signal.SIGTERM

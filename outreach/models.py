@@ -226,7 +226,13 @@ class Order(SQLModel, table=True):
     """An order of the shop."""
 
     __tablename__ = "orders"
-    __table_args__ = (Index("ix_orders_customer", "customer_id", "placed_at"), Index("ix_orders_placed", "placed_at"))
+    __table_args__ = (
+        Index("ix_orders_customer", "customer_id", "placed_at"),
+        Index("ix_orders_placed", "placed_at"),
+        Index(
+            "ix_orders_uncounted", "placed_at", sqlite_where=text("counted = 0"), postgresql_where=text("NOT counted")
+        ),
+    )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     external_id: str = Field(unique=True)
     customer_id: int = Field(sa_type=BigId)

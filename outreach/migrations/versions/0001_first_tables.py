@@ -350,6 +350,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_orders_customer", "orders", ["customer_id", "placed_at"], unique=False)
     op.create_index("ix_orders_placed", "orders", ["placed_at"], unique=False)
+    op.create_index(
+        "ix_orders_uncounted",
+        "orders",
+        ["placed_at"],
+        unique=False,
+        sqlite_where=sa.text("counted = 0"),
+        postgresql_where=sa.text("NOT counted"),
+    )
     op.create_table(
         "rejects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

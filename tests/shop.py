@@ -102,7 +102,7 @@ TEMPLATES = {
 }
 
 
-def files_of(templates: Mapping[str, str] | None = None, **campaigns: str) -> dict[str, str]:
+def files_of(templates: Mapping[str, str] | None = None, /, **campaigns: str) -> dict[str, str]:
     """The files of a release: campaigns as YAML by name, and template `m` for every channel."""
     files = {f"campaigns/{name}.yaml": dedent(text) for name, text in campaigns.items()}
     return {

@@ -1,0 +1,185 @@
+"""
+The command line: one Typer app, one module per group of verbs.
+
+VERBS lists every verb; a verb's module is imported when the verb is used, so that
+`outreach --help` costs no more than Typer itself. `--now` and `--workspace` are given to every verb
+here, so that they stand before or after it.
+
+Exit codes: 0 done; 1 something to fix, said on stderr in one line per problem; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+from outreach import __version__
+from outreach.errors import OutreachError
+
+NOW = "outreach.now"
+WORKSPACE = "outreach.workspace"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Where a verb is written, the heading it is listed under, and the first line of its help."""
+
+    module: str
+    panel: str
+    help: str
+
+
+VERBS = {
+    "init": Verb("workspace", "Begin", "Write a new workspace: settings, campaigns, message templates."),
+    "demo": Verb("workspace", "Begin", "Play the whole story on sample data in a fresh folder."),
+    "import": Verb("records", "Begin", "Read customers, orders, cases, events and do-not-contact lists."),
+    "check": Verb("writing", "Write campaigns", "Show every problem in settings, campaigns and templates."),
+    "schema": Verb("writing", "Write campaigns", "Print the JSON Schema of campaign files, for editors."),
+    "facts": Verb("writing", "Write campaigns", "List what `where:` and templates may name."),
+    "audience": Verb("records", "Write campaigns", "Count the customers a condition holds for, and show five."),
+    "diff": Verb("publishing", "Publish", "Show what publishing now would change."),
+    "publish": Verb("publishing", "Publish", "Check everything, show what changes, and publish it."),
+    "releases": Verb("publishing", "Publish", "List what was published, newest first."),
+    "rollback": Verb("publishing", "Publish", "Publish the content of an earlier release again."),
+    "cancel": Verb("publishing", "Publish", "End the planned messages of a campaign, or of one step."),
+    "pause": Verb("publishing", "Publish", "Hold a campaign, or all of them, until resumed."),
+    "resume": Verb("publishing", "Publish", "Let a paused campaign, or all of them, go on."),
+    "tick": Verb("running", "Run", "Run one stage once, by hand."),
+    "run": Verb("running", "Run", "Run every stage on its clock until stopped."),
+    "db": Verb("running", "Run", "Look after the database."),
+    "status": Verb("status", "Look", "Show the queue, the last ticks and what is paused."),
+    "messages": Verb("messages", "Look", "List messages as they fall due, with the reason of each non-send."),
+    "report": Verb("report", "Look", "Report retention, cohorts, repurchase and campaigns."),
+}
+
+
+def _keep_now(ctx: typer.Context, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        ctx.meta[NOW] = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a time: write 2026-06-15 or 2026-06-15T09:30") from None
+
+
+def _keep_workspace(ctx: typer.Context, value: Path | None) -> None:
+    if value is not None:
+        ctx.meta[WORKSPACE] = value
+
+
+def _say_version(value: bool) -> None:
+    if value:
+        typer.echo(f"outreach {__version__}")
+        raise typer.Exit
+
+
+NowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--now",
+        metavar="TIME",
+        callback=_keep_now,
+        expose_value=False,
+        help="Act as if it were this time (ISO 8601; without an offset: the business's time zone).",
+    ),
+]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        callback=_keep_workspace,
+        expose_value=False,
+        help="The folder that holds outreach.yaml; the current one if not given.",
+    ),
+]
+
+
+def _module_group(verb: str) -> TyperGroup:
+    return get_group(importlib.import_module(f"outreach.cli.{VERBS[verb].module}").app)
+
+
+class VerbsOnDemand(TyperGroup):
+    """Lists the verbs from VERBS and imports a verb's module only when it is used."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=verb.help) for name, verb in VERBS.items()}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """List the verbs under their headings."""
+        for panel in dict.fromkeys(verb.panel for verb in VERBS.values()):
+            with formatter.section(panel):
+                formatter.write_dl([(name.ljust(10), verb.help) for name, verb in VERBS.items() if verb.panel == panel])
+
+    def loaded(self, name: str) -> TyperCommand | TyperGroup:
+        """The verb itself, with the options that every verb has."""
+        command = _module_group(name).commands[name]
+        _share_options(command, [option for option in self.params if option.name in ("now", "workspace")])
+        return command  # type: ignore[return-value]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, self.loaded(name) if name in VERBS else command, rest
+
+
+def _share_options(command: Any, options: Sequence[Any]) -> None:
+    command.params = [*command.params, *options]
+    for inner in getattr(command, "commands", {}).values():
+        _share_options(inner, options)
+
+
+app = typer.Typer(
+    cls=VerbsOnDemand, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True, rich_markup_mode=None
+)
+
+
+@app.callback()
+def root(
+    now: NowOption = None,
+    workspace: WorkspaceOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Follow-ups, offers and win-backs for shops: sent once, and measured."""
+
+
+def commands() -> VerbsOnDemand:
+    """The root command, for the shell and for the reference pages."""
+    command = get_command(app)
+    assert isinstance(command, VerbsOnDemand)  # noqa: S101  the app's own class
+    return command
+
+
+def main() -> None:
+    """Run the command line and leave with 0, 1 or 2; a user's mistake never shows a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter
+    try:
+        try:
+            commands().main(prog_name="outreach")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing
+        sys.exit(1)
+    except OutreachError as error:
+        _give_up(str(error))
+    except OSError as error:
+        _give_up(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _give_up(text: str) -> NoReturn:
+    typer.echo(text, err=True)
+    sys.exit(1)

@@ -1,0 +1,52 @@
+"""`status`: what waits, what is stuck, what is paused, when each stage last ran."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import typer
+
+from outreach.cli import here, show
+from outreach.reports import status as report
+from outreach.reports.status import Status
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def status(ctx: typer.Context, as_json: show.Json = False) -> None:
+    """Show the queue, the last ticks and what is paused."""
+    place = here.here(ctx)
+    found = report.read(place.settings.database, place.now)
+    if as_json:
+        show.as_json(found.as_json())
+    else:
+        _print(found, place.zone)
+
+
+def _print(found: Status, zone: ZoneInfo) -> None:
+    release = (
+        f"Release {found.release}, of {show.when(found.released_at, zone)}."
+        if found.release
+        else "Nothing is published yet."
+    )
+    show.line(f"{release} Last import: {show.when(found.last_import_at, zone)}.\n")
+    if found.messages:
+        show.table("Messages", ("Status", ">Messages"), list(found.messages.items()))
+    if found.blocked_by:
+        show.table("Planned ones that wait", ("For", ">Messages"), list(found.blocked_by.items()))
+    if found.oldest_due:
+        one = found.oldest_due
+        show.line(
+            f"Due now: {show.number(found.due)}, the oldest since {show.when(one.at, zone)} ({one.campaign}/{one.step}).\n"
+        )
+    for one in found.unknown:
+        show.line(f"In doubt since {show.when(one.at, zone)}: {one.id} ({one.campaign}/{one.step}, {one.channel}).")
+    for paused in found.paused:
+        show.line(f"Paused since {show.when(paused.since, zone)}: {paused.campaign} ({paused.reason}).")
+    if found.ticks:
+        rows = [
+            (tick.stage, show.when(tick.started_at, zone), show.when(tick.finished_at, zone), tick.error)
+            for tick in found.ticks
+        ]
+        show.table("Last ticks", ("Stage", "Started", "Finished", "Error"), rows)

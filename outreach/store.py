@@ -162,17 +162,28 @@ def insert_many(connection: Connection, into: Table, rows: Sequence[Mapping[str,
     if not rows:
         return
     names = tuple(rows[0])
-    converters = [(name, convert) for name in names if (convert := _converter(into.c[name].type))]
-    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    converters = [(place, convert) for place, name in enumerate(names) if (convert := _converter(into.c[name].type))]
+    mark = _mark(connection)
     statement = f"INSERT INTO {into.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
-    values = []
-    for row in rows:
-        stored = dict(row)
-        for name, convert in converters:
-            if stored[name] is not None:
-                stored[name] = convert(stored[name])
-        values.append(tuple(stored.values()))
-    connection.exec_driver_sql(statement, values)
+    values = [list(row.values()) for row in rows]
+    for place, convert in converters:
+        for stored in values:
+            if stored[place] is not None:
+                stored[place] = convert(stored[place])
+    connection.exec_driver_sql(statement, [tuple(stored) for stored in values])
+
+
+def update_many(connection: Connection, of: Table, column: str, values: Sequence[tuple[Any, int]]) -> None:
+    """Set one column of many rows, given as (value, id), in the driver's own bulk form."""
+    if not values:
+        return
+    convert, mark = _converter(of.c[column].type), _mark(connection)
+    stored = [(value if value is None or convert is None else convert(value), i) for value, i in values]
+    connection.exec_driver_sql(f"UPDATE {of.name} SET {column} = {mark} WHERE id = {mark}", stored)
+
+
+def _mark(connection: Connection) -> str:
+    return "?" if connection.dialect.name == "sqlite" else "%s"
 
 
 def _converter(of: Any) -> Callable[[Any], Any] | None:

@@ -1,0 +1,75 @@
+"""
+Plan: from the release in force and the records to enrolments, and to messages written once.
+
+`plan` is idempotent and safe to run in any number of processes: a page of occasions and what it
+consumed are written in one transaction, under the campaign's lock, and a message's key is unique.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from outreach import occasions, releases, store
+from outreach.models import CampaignState, Fresh, table
+from outreach.planner.enrolling import enrol
+from outreach.planner.tick import CampaignCounts, PlanCounts, Tick
+from outreach.planner.writing import wake_again, write_due
+from outreach.settings import Settings
+from outreach.store import BATCH, Database, among
+
+__all__ = ["CampaignCounts", "PlanCounts", "plan"]
+
+_states, _fresh = table(CampaignState), table(Fresh)
+
+
+def plan(db: Database, settings: Settings, now: datetime) -> PlanCounts:
+    """
+    Enrol every new occasion of the release in force, and write the messages of every step that is due.
+
+    Raises:
+        ClockError: `now` is earlier than one this database has already seen.
+    """
+    counts = PlanCounts()
+    with store.write(db) as connection:
+        store.seen(connection, now)
+    loaded = releases.current(db, settings)
+    if loaded is not None:
+        tick = Tick(db, loaded, now, counts)
+        with store.read(db) as connection:
+            states = {row.name: row for row in connection.execute(select(_states))}
+            newest = connection.execute(select(func.max(_fresh.c.id))).scalar() or 0
+        for campaign in loaded.campaigns.values():
+            state = states.get(campaign.name)
+            if campaign.active and state is not None and state.paused_at is None:
+                enrol(tick, campaign, state, newest)
+                wake_again(tick, campaign, state)
+                write_due(tick, campaign)
+        _prune(tick, newest)
+    with store.write(db) as connection:
+        store.record_tick(connection, "plan", now, now, counts.as_json())
+    return counts
+
+
+def _prune(tick: Tick, newest: int) -> None:
+    """Drop what no campaign will ask for any more from the queue, so that it stays as short as its news."""
+    with store.read(tick.db) as connection:
+        if connection.execute(select(_fresh.c.id).limit(1)).first() is None:
+            return
+        states = {row.name: row.fresh_id for row in connection.execute(select(_states.c.name, _states.c.fresh_id))}
+        waiting = [
+            states.get(c.name, 0) for c in tick.loaded.campaigns.values() if c.active and occasions.fresh_kinds(c)
+        ]
+        done = min([newest, *waiting]) if waiting else newest
+    while True:
+        with store.write(tick.db) as connection:
+            ids = list(
+                connection.execute(
+                    select(_fresh.c.id).where(_fresh.c.id <= done).order_by(_fresh.c.id).limit(BATCH)
+                ).scalars()
+            )
+            if ids:
+                connection.execute(_fresh.delete().where(among(connection, _fresh.c.id, ids)))
+        if len(ids) < BATCH:
+            return

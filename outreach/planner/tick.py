@@ -1,0 +1,97 @@
+"""
+One tick of `plan`: what all its parts work from, and what they count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from outreach import timing
+from outreach.campaigns import Campaign, Step
+from outreach.releases import Loaded
+from outreach.settings import Settings
+from outreach.store import Database
+
+
+@dataclass
+class CampaignCounts:
+    """What a tick did for one campaign."""
+
+    enrolled: int = 0  # assigned to an arm
+    planned: int = 0
+    held: int = 0
+    skipped: int = 0  # occasions and messages that ended here, expired ones included
+    steps: Counter[str] = field(default_factory=Counter)  # planned, by step
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "enrolled": self.enrolled,
+            "planned": self.planned,
+            "held": self.held,
+            "skipped": self.skipped,
+            "steps": dict(self.steps),
+        }
+
+
+@dataclass(frozen=True)
+class PlanCounts:
+    """What a tick of `plan` did."""
+
+    by_campaign: dict[str, CampaignCounts] = field(default_factory=dict)
+    paused: list[dict[str, str]] = field(default_factory=list)
+
+    def total(self, what: str) -> int:
+        return sum(getattr(counts, what) for counts in self.by_campaign.values())
+
+    @property
+    def enrolled(self) -> int:
+        return self.total("enrolled")
+
+    @property
+    def planned(self) -> int:
+        return self.total("planned")
+
+    @property
+    def held(self) -> int:
+        return self.total("held")
+
+    @property
+    def skipped(self) -> int:
+        return self.total("skipped")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "enrolled": self.enrolled,
+            "planned": self.planned,
+            "held": self.held,
+            "skipped": self.skipped,
+            "by_campaign": {name: counts.as_json() for name, counts in self.by_campaign.items()},
+            "paused": self.paused,
+        }
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What every function of one tick works from."""
+
+    db: Database
+    loaded: Loaded
+    now: datetime
+    counts: PlanCounts
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    def of(self, campaign: Campaign) -> CampaignCounts:
+        return self.counts.by_campaign.setdefault(campaign.name, CampaignCounts())
+
+
+def due_at(tick: Tick, step: Step, occasion_at: datetime, zones: tuple[str, ...]) -> datetime:
+    """When the step is due for a customer who may be in any of these zones."""
+    if step.at is None and not step.after.is_calendar:
+        return occasion_at + step.after.clock
+    return timing.due_at(occasion_at, step.after, step.at, zones, tick.settings.business.timezone)

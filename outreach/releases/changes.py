@@ -1,0 +1,165 @@
+"""
+What publishing would change, in terms of people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from outreach import conditions, store
+from outreach.campaigns import Campaign
+from outreach.models import (
+    Customer,
+    CustomerStats,
+    Message,
+    Status,
+    table,
+)
+from outreach.releases.snapshot import (
+    CATALOGUE,
+    campaigns_of,
+    files_of,
+)
+from outreach.settings import Settings, with_catalogue
+from outreach.store import Database
+
+_customers = table(Customer)
+_stats = table(CustomerStats)
+_messages = table(Message)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What publishing would change, in terms of people."""
+
+    new_campaigns: tuple[str, ...] = ()
+    gone_campaigns: tuple[tuple[str, int], ...] = ()  # name, planned messages that would be withdrawn
+    new_steps: tuple[str, ...] = ()
+    gone_steps: tuple[tuple[str, int], ...] = ()
+    changed: tuple[str, ...] = ()  # campaigns whose rules differ
+    differently: tuple[tuple[str, int], ...] = ()  # campaign/step, planned messages that would read differently
+    example: tuple[str, str, str] | None = None  # a file, before, after
+    confirmed: tuple[tuple[str, int], ...] = ()  # dated, scheduled, backfilled campaigns: how many people
+    files: tuple[str, ...] = ()  # every file that differs
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.files
+
+    def lines(self) -> list[str]:
+        """The changes as sentences, the most far-reaching first."""
+        out = [f"new campaign {name}" for name in self.new_campaigns]
+        out += [f"campaign {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_campaigns]
+        out += [f"new step {name}" for name in self.new_steps]
+        out += [f"step {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_steps]
+        out += [f"campaign {name} has other rules" for name in self.changed]
+        out += [f"{name}: {n:,} planned messages would read differently" for name, n in self.differently]
+        out += [f"{name}: {n:,} people may be contacted" for name, n in self.confirmed]
+        return out or [f"changed: {', '.join(self.files)}"] * bool(self.files)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "new_campaigns": list(self.new_campaigns),
+            "gone_campaigns": dict(self.gone_campaigns),
+            "new_steps": list(self.new_steps),
+            "gone_steps": dict(self.gone_steps),
+            "changed": list(self.changed),
+            "differently": dict(self.differently),
+            "example": dict(zip(("file", "before", "after"), self.example, strict=True)) if self.example else None,
+            "confirmed": dict(self.confirmed),
+            "files": list(self.files),
+        }
+
+
+def diff(db: Database, settings: Settings, files: Mapping[str, str], now: datetime) -> Changes:
+    """What publishing these files would change; writes nothing."""
+    with store.read(db) as connection:
+        before = files_of(connection, None) or {}
+        old, new = campaigns_of(before, settings), campaigns_of(files, settings)
+        gone = [name for name in old if name not in new and name not in {c.was for c in new.values()}]
+        changed_files = tuple(sorted(p for p in {*before, *files} if before.get(p) != files.get(p)))
+        used = with_catalogue(settings, json.loads(files[CATALOGUE]))
+        fresh = [name for name, campaign in new.items() if name not in old and campaign.was not in old]
+        return Changes(
+            new_campaigns=tuple(fresh),
+            gone_campaigns=tuple((name, _planned(connection, name)) for name in gone),
+            new_steps=tuple(_new_steps(old, new)),
+            gone_steps=tuple((f"{c}/{s}", _planned(connection, c, s)) for c, s in _gone_steps(old, new)),
+            changed=tuple(n for n, c in new.items() if n in old and replace(old[n], steps=c.steps) != c),
+            differently=tuple(_differently(connection, new, changed_files)),
+            example=_example(before, files, changed_files),
+            confirmed=tuple(
+                (name, confirmed(connection, new[name], used, now) or 0) for name in fresh if counts_ahead(new[name])
+            ),
+            files=changed_files,
+        )
+
+
+def _new_steps(old: Mapping[str, Campaign], new: Mapping[str, Campaign]) -> list[str]:
+    return [
+        f"{name}/{step.id}"
+        for name, campaign in new.items()
+        if (former := old.get(name) or old.get(campaign.was or "")) is not None
+        for step in campaign.steps
+        if not {step.id, step.was} & {s.id for s in former.steps}
+    ]
+
+
+def _gone_steps(old: Mapping[str, Campaign], new: Mapping[str, Campaign]) -> list[tuple[str, str]]:
+    return [
+        (name, step.id)
+        for name, campaign in old.items()
+        if name in new
+        for step in campaign.steps
+        if step.id not in {i for s in new[name].steps for i in (s.id, s.was)}
+    ]
+
+
+def _planned(connection: Connection, campaign: str, step: str | None = None) -> int:
+    c = _messages.c
+    query = select(func.count()).select_from(_messages).where(c.campaign == campaign, c.status == Status.PLANNED)
+    return connection.execute(query.where(c.step == step) if step else query).scalar() or 0
+
+
+def _differently(connection: Connection, new: Mapping[str, Campaign], changed: Sequence[str]) -> list[tuple[str, int]]:
+    layout = any(path.startswith("message_templates/") and path.count("/") == 1 for path in changed)
+    found = []
+    for name, campaign in new.items():
+        for step in campaign.steps:
+            stem = f"message_templates/{step.template}"
+            if layout or any(path.startswith((f"{stem}.", f"{stem}-")) for path in changed):
+                count = _planned(connection, name, step.id)
+                found += [(f"{name}/{step.id}", count)] if count else []
+    return found
+
+
+def _example(
+    before: Mapping[str, str], after: Mapping[str, str], changed: Sequence[str]
+) -> tuple[str, str, str] | None:
+    for path in changed:
+        if path.startswith("message_templates/") and path in before and path in after:
+            return path, before[path], after[path]
+    return None
+
+
+def counts_ahead(campaign: Campaign) -> bool:
+    return campaign.trigger.event in ("date", "schedule") or campaign.backfill is not None
+
+
+def confirmed(connection: Connection, campaign: Campaign, settings: Settings, now: datetime) -> int | None:
+    """For campaigns whose number is known ahead: how many people it may contact; it becomes their brake."""
+    if not counts_ahead(campaign):
+        return None
+    query = select(func.count()).select_from(_customers.outerjoin(_stats, _stats.c.customer_id == _customers.c.id))
+    if campaign.where and campaign.trigger.subject == "customer":
+        query = query.where(
+            conditions.compile_condition(campaign.where, subject="customer", settings=settings, now=now)
+        )
+    return connection.execute(query.where(_customers.c.merged_into.is_(None))).scalar() or 0

@@ -1,0 +1,118 @@
+"""
+Every problem of what marketers wrote, at once, each at its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+
+from outreach import campaigns as campaign_files
+from outreach import conditions, store
+from outreach.campaigns import Campaign
+from outreach.errors import Problem
+from outreach.models import (
+    Case,
+    CustomerDate,
+    Order,
+    ShopEvent,
+    table,
+)
+from outreach.releases.snapshot import (
+    CATALOGUE,
+    date_name,
+    only_templates,
+)
+from outreach.render import Templates
+from outreach.settings import Settings, with_catalogue
+from outreach.settings import position as settings_position
+from outreach.settings import problems as settings_problems
+from outreach.store import Database
+
+_orders = table(Order)
+
+
+def check(files: Mapping[str, str], settings: Settings, db: Database | None = None) -> list[Problem]:
+    """Every problem of the files at once; with a database, triggers that no record can fire, too."""
+    used = with_catalogue(settings, json.loads(files.get(CATALOGUE, "{}")))
+    campaigns, problems = campaign_files.load(files, used)
+    problems += settings_problems(settings)
+    templates = Templates(only_templates(files), used.business)
+    problems += templates.file_problems()
+    for name, expression in used.segments.items():
+        file, line, column = settings_position(settings, "segments", name)
+        problems += [
+            Problem(file, line, column + error.column - 1 if line else 0, "segment", f"segment {name}: {error}")
+            for error in conditions.problems(expression, subject="customer", settings=used)
+        ]
+    for campaign in campaigns.values():
+        problems += _condition_problems(files, campaign, used)
+        problems += _template_problems(files, campaign, used, templates)
+        if db is not None and (text := _cannot_fire(db, campaign)):
+            problems.append(
+                Problem(*campaign_files.position(files, campaign.name, "trigger"), "trigger", text, warning=True)
+            )
+    return sorted(set(problems), key=lambda problem: (problem.warning, problem.file, problem.line, problem.column))
+
+
+def _condition_problems(files: Mapping[str, str], campaign: Campaign, settings: Settings) -> list[Problem]:
+    places: list[tuple[str | None, tuple[Any, ...]]] = [(campaign.where, ("where",))]
+    places += [(step.where, ("steps", index, "where")) for index, step in enumerate(campaign.steps)]
+    found = []
+    for expression, path in places:
+        if expression is None:
+            continue
+        file, line, column = campaign_files.position(files, campaign.name, *path)
+        found += [
+            Problem(file, line, column + error.column - 1, "where", str(error))
+            for error in conditions.problems(expression, subject=campaign.trigger.subject, settings=settings)
+        ]
+    return found
+
+
+def _template_problems(
+    files: Mapping[str, str], campaign: Campaign, settings: Settings, templates: Templates
+) -> list[Problem]:
+    found: list[Problem] = []
+    for index, step in enumerate(campaign.steps):
+        file, line, column = campaign_files.position(files, campaign.name, "steps", index, "template")
+        found += templates.problems(
+            step.template,
+            step.channels,
+            variants=tuple(name for name, _ in step.variants),
+            subject=campaign.trigger.subject,
+            purpose=step.purpose,
+            has_offer=step.offer is not None,
+            has_survey=step.survey is not None,
+            max_segments=settings.sms_segments,
+            position=(file, line, column),
+        )
+    return found
+
+
+def _cannot_fire(db: Database, campaign: Campaign) -> str | None:
+    """Why no record there is can fire the trigger; None when one can, or nothing was imported yet."""
+    trigger = campaign.trigger
+    with store.read(db) as connection:
+        orders = connection.execute(select(func.count()).select_from(_orders)).scalar() or 0
+        if not orders:
+            return None
+        if trigger.subject == "order":
+            column = _orders.c[f"{trigger.event.partition('.')[2]}_at"]
+            if connection.execute(select(_orders.c.id).where(column.is_not(None)).limit(1)).first() is None:
+                return f"{trigger.event}: 0 of {orders:,} orders have a date, so nothing can start this campaign"
+        elif trigger.subject == "case":
+            if connection.execute(select(table(Case).c.id).limit(1)).first() is None:
+                return f"{trigger.event}: no case has been imported, so nothing can start this campaign"
+        elif trigger.subject == "event":
+            events = table(ShopEvent)
+            if connection.execute(select(events.c.id).where(events.c.name == trigger.event).limit(1)).first() is None:
+                return f"{trigger.event}: no such event has been imported, so nothing can start this campaign"
+        elif name := date_name(campaign):
+            dates = table(CustomerDate)
+            if connection.execute(select(dates.c.name).where(dates.c.name == name).limit(1)).first() is None:
+                return f"{name}: no customer has this date, so nothing can start this campaign"
+    return None

@@ -1,0 +1,85 @@
+"""
+Pause, resume and cancel campaigns that are published.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from outreach import store
+from outreach.errors import NotFound
+from outreach.models import (
+    CampaignState,
+    Message,
+    Reason,
+    Status,
+    StepState,
+    table,
+)
+from outreach.store import BATCH, Database, Lock
+
+_states = table(CampaignState)
+_steps = table(StepState)
+_messages = table(Message)
+
+
+def pause(db: Database, campaign: str | None, reason: str, now: datetime) -> list[str]:
+    """Pause one campaign, or all: nothing of theirs is planned or sent from the next chunk on; gives their names."""
+    with store.write(db) as connection:
+        names = _named(connection, campaign)
+        values = {"paused_at": now, "paused_reason": reason}
+        connection.execute(
+            update(_states).where(_states.c.name.in_(names), _states.c.paused_at.is_(None)).values(values)
+        )
+    return names
+
+
+def resume(db: Database, campaign: str | None, now: datetime) -> list[str]:
+    """Let one campaign, or all paused ones, go on; its volume brake rests for 24 hours, since a person looked."""
+    with store.write(db) as connection:
+        names = _named(connection, campaign)
+        paused = select(_states.c.name).where(_states.c.name.in_(names), _states.c.paused_at.is_not(None))
+        resumed = list(connection.execute(paused).scalars())
+        values = {"paused_at": None, "paused_reason": "", "resumed_at": now}
+        connection.execute(update(_states).where(_states.c.name.in_(resumed)).values(values))
+        connection.execute(update(_steps).where(_steps.c.campaign.in_(resumed)).values(undefined=0))
+    return resumed
+
+
+def _named(connection: Connection, campaign: str | None) -> list[str]:
+    known = list(connection.execute(select(_states.c.name).order_by(_states.c.name)).scalars())
+    if campaign is None:
+        return known
+    if campaign not in known:
+        listed = ", ".join(known) or "none yet"
+        raise NotFound(f"no campaign {campaign!r} has been published; there are: {listed}")
+    return [campaign]
+
+
+def cancel(db: Database, campaign: str, step: str | None, now: datetime) -> int:
+    """
+    End what is in the pipeline of a campaign or step as `cancelled`; gives how many planned messages ended.
+
+    Steps of earlier enrolments that fall due later end as cancelled, too; new occasions go on.
+    """
+    with store.write(db) as connection:
+        _named(connection, campaign)
+        store.lock(connection, Lock.PLAN, campaign)
+        wanted = (
+            _steps.c.campaign == campaign if step is None else (_steps.c.campaign == campaign) & (_steps.c.step == step)
+        )
+        if not connection.execute(update(_steps).where(wanted).values(cancelled_at=now)).rowcount:
+            raise NotFound(f"campaign {campaign} has no step {step!r}")
+    ended = 0
+    c = _messages.c
+    while True:
+        with store.write(db) as connection:
+            query = select(c.id).where(c.campaign == campaign, c.status == Status.PLANNED, c.created_at <= now)
+            ids = list(connection.execute((query.where(c.step == step) if step else query).limit(BATCH)).scalars())
+            values = {"status": Status.CANCELLED, "reason": Reason.CANCELLED, "claim": None, "lease_until": None}
+            done = connection.execute(update(_messages).where(c.id.in_(ids), c.status == Status.PLANNED).values(values))
+            ended += done.rowcount
+        if len(ids) < BATCH:
+            return ended

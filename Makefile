@@ -10,7 +10,7 @@ demo: .venv/runtime.stamp        ## the whole story on sample data, in ./demo-sh
 	.venv/bin/outreach demo demo-shop --force
 
 test: .venv/dev.stamp            ## every test, on SQLite and on PostgreSQL
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev.stamp           ## format, lint, types, layers, reference pages up to date
 	.venv/bin/ruff format --check .

@@ -255,6 +255,7 @@ class OrderLine(SQLModel, table=True):
     """One line of an order."""
 
     __tablename__ = "order_lines"
+    __table_args__ = {"sqlite_with_rowid": False}
     order_id: int = Field(primary_key=True, sa_type=BigId)
     number: int = Field(primary_key=True)  # from 1, in the file's order
     sku: str | None = None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 
 from outreach import timing
@@ -34,7 +36,6 @@ _YES = frozenset({"yes", "y", "true", "1", "si", "sí", "sim"})
 _NO = frozenset({"no", "n", "false", "0", "não", "nao"})
 _CANCELLED = frozenset({
     "cancelled", "canceled", "cancelado", "cancelada", "anulado", "anulada", "voided",
-    "refunded", "reembolsado", "reembolsada",
 })  # fmt: skip
 
 
@@ -53,7 +54,18 @@ class Memo(dict[str, Any]):
         return value
 
 
-def times(zone: str, now: datetime) -> Callable[[str], int | None]:
+@dataclass(frozen=True)
+class Reader:
+    """Reads a cell, or a whole column at once; `whole` raises ValueError or KeyError where a cell needs a closer look."""
+
+    one: Callable[[str], Any]
+    whole: Callable[[Sequence[str]], list[Any]]
+
+    def __call__(self, text: str) -> Any:
+        return self.one(text)
+
+
+def times(zone: str, now: datetime) -> Reader:
     """
     A reader of timestamps to microseconds since 1970 UTC; "" gives None.
 
@@ -66,21 +78,23 @@ def times(zone: str, now: datetime) -> Callable[[str], int | None]:
     minutes = {f":{n:02d}": n * _MINUTE for n in range(60)}
     seconds = {"": 0, **{f":{n:02d}": n * 1_000_000 for n in range(60)}}
     days, exactly = Memo(lambda day: _day(day, zone)), Memo(lambda text: _instant(text, zone))
+    on_the_hour = Memo(lambda text: days[text[:10]] + hours[text[10:]])
 
     def read(text: str) -> int | None:
-        if not text:
-            return None
-        try:
-            at = days[text[:10]] + hours[text[10:13]] + minutes[text[13:16]] + seconds[text[16:]]
-        except (KeyError, ValueError):
-            at = exactly[text.strip()]
-            if at is None:
-                return None
-        if 0 <= at <= last:
-            return int(at)
-        raise ValueError("is before 1970" if at < 0 else f"is after tomorrow, {tomorrow.isoformat()}")
+        at = exactly[text.strip()]
+        if at is not None and at < 0:
+            raise ValueError("is before 1970")
+        if at is not None and at > last:
+            raise ValueError(f"is after tomorrow, {tomorrow.isoformat()}")
+        return None if at is None else int(at)
 
-    return read
+    def whole(cells: Sequence[str]) -> list[int | None]:
+        found = [on_the_hour[t[:13]] + minutes[t[13:16]] + seconds[t[16:]] if t else None for t in cells]
+        if min(filter(None, found), default=0) < 0 or max(filter(None, found), default=0) > last:
+            raise ValueError
+        return found
+
+    return Reader(read, whole)
 
 
 def _day(text: str, zone: str) -> int:
@@ -150,9 +164,10 @@ class Months(dict[int, int]):
         super().__init__()
         self.zone = timing.zone(zone)
 
-    def of(self, micros: int) -> int:
-        """The month in which an instant falls."""
-        return self[micros // _DAY] or self.exactly(micros)
+    def of_all(self, times: Sequence[int]) -> list[int]:
+        """The months in which instants fall."""
+        found = [self[at // _DAY] for at in times]
+        return [month or self.exactly(at) for month, at in zip(found, times, strict=True)] if 0 in found else found
 
     def exactly(self, micros: int) -> int:
         at = from_micros(micros).astimezone(self.zone)
@@ -164,16 +179,15 @@ class Months(dict[int, int]):
         return self[day]
 
 
-def money(currency: str) -> Memo:
+def money(currency: str) -> Reader:
     """A reader of amounts to minor units of the currency, half a unit rounded up; "" gives None."""
     from babel.numbers import get_currency_precision
 
     digits = int(get_currency_precision(currency))
+    minor = rf"\.\d{{{digits}}}" if digits else ""
+    plain_column = re.compile(rf"(?:\d{{1,12}}{minor}\n)+", re.ASCII)
 
     def read(text: str) -> int | None:
-        whole, _, parts = text.partition(".")
-        if len(parts) == digits and len(text) <= 17 and (number := whole + parts).isdecimal():
-            return int(number)
         text = text.strip()
         if not text:
             return None
@@ -181,7 +195,17 @@ def money(currency: str) -> Memo:
             raise ValueError(_not_an_amount(text))
         return int(Decimal(text).scaleb(digits).to_integral_value(ROUND_HALF_UP))
 
-    return Memo(read)
+    remembered = Memo(read)
+
+    def whole(cells: Sequence[str]) -> list[int | None]:
+        joined = "\n".join(cells) + "\n"
+        if plain_column.fullmatch(joined):
+            found: list[int | None] = [int(text) for text in joined.replace(".", "").split("\n")[:-1]]
+            if len(found) == len(cells):
+                return found
+        return [remembered[cell] for cell in cells]
+
+    return Reader(remembered.__getitem__, whole)
 
 
 def _not_an_amount(text: str) -> str:
@@ -273,8 +297,9 @@ def one_of(words: Sequence[str]) -> Callable[[str], str | None]:
     return read
 
 
+@lru_cache(maxsize=1024)
 def uncounts(status: str | None) -> bool:
-    """Whether an order's status says that it was cancelled or refunded whole, with or without a date."""
+    """Whether an order's status says that it was cancelled, with or without a date (DESIGN 7: a refunded one counts)."""
     return (status or "").lower() in _CANCELLED
 
 
@@ -287,8 +312,8 @@ def read_column(
 ) -> list[Any]:
     """Every cell as read; one that cannot be read becomes None, and a refusal under its row's number."""
     try:
-        return [read(cell) for cell in cells]
-    except ValueError:
+        return read.whole(cells) if isinstance(read, Reader) else [read(cell) for cell in cells]
+    except (ValueError, KeyError):
         return [read_cell(cell, read, column, lines[n], refusals, n) for n, cell in enumerate(cells)]
 
 

@@ -4,14 +4,16 @@ Reading orders: rows of cells → orders with their lines, column by column. Pur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import compress
 from typing import Any, NamedTuple
 
 from outreach import timing
 from outreach.importer.cells import (
     Memo,
+    Reader,
     attributes,
     aware,
     currency_code,
@@ -33,6 +35,7 @@ LINE = ("sku", "product", "category", "quantity", "unit_price")
 _FATAL = frozenset({"order_id", "customer_id", "placed_at", "currency", "total"})  # no order without them
 _KNOWN = frozenset({*REQUIRED["orders"], *OPTIONAL["orders"]})
 
+Columns = Mapping[str, Sequence[Any]]  # by those fields of Parsed that the file has or that it always has, and customer
 Line = tuple[str | None, str | None, str | None, str | None, int | None]  # the columns of LINE
 Refusals = dict[int, list[Refusal]]
 _NO_LINE: Line = (None, None, None, None, None)
@@ -43,20 +46,19 @@ class Parsed(NamedTuple):
 
     external_id: str
     row_hash: bytes
-    status: str | None
     placed_at: int
-    paid_at: int | None
-    shipped_at: int | None
-    delivered_at: int | None
-    cancelled_at: int | None
-    refunded_at: int | None
     currency: str
     total: int
     counted: bool
-    coupon_code: str | None
     attributes: str  # JSON
-    customer: str
-    lines: tuple[Line, ...]
+    status: str | None = None
+    paid_at: int | None = None
+    shipped_at: int | None = None
+    delivered_at: int | None = None
+    cancelled_at: int | None = None
+    refunded_at: int | None = None
+    coupon_code: str | None = None
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,21 @@ class Reading:
     run: Run
     table: Table
     seed: str
-    times: Callable[[str], int | None]
+    times: Reader
     words: Memo
     currencies: Memo
     pieces: Memo
-    amounts: dict[str, Memo]
+    amounts: dict[str, Reader]
 
     @property
     def present(self) -> frozenset[str]:
         """The columns that the file has."""
         return frozenset(self.table.columns)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the settings estimate missing times."""
+        return bool(self.run.settings.orders.shipped or self.run.settings.orders.delivered)
 
     @property
     def times_present(self) -> list[str]:
@@ -91,23 +98,26 @@ def reading_of(run: Run, table: Table) -> Reading:
     return Reading(run, table, seed(run, table), read_time, Memo(plain), Memo(currency_code), Memo(quantity), {})
 
 
-def parsed(reading: Reading, batch: Batch, refused: list[Refusal]) -> list[Parsed]:
-    """The orders of a batch; what was refused is appended to `refused`, and rows counted as read and rejected."""
+def parsed(reading: Reading, batch: Batch, refused: list[Refusal]) -> Columns:
+    """The orders of a batch, column by column; what was refused is appended to `refused`, and rows counted as read and rejected."""
     counts = reading.run.counts.orders
     counts.read += len(batch.refusals)
     counts.rejected += len(batch.refusals)
     refused += batch.refusals
     if not batch.rows:
-        return []
+        return {}
     ends = _groups(batch.rows, reading.table.columns.index("order_id"))
     refusals: Refusals = {}
     orders = _orders(reading, batch, ends, refusals)
-    counts.read += len(orders)
+    counts.read += len(orders["external_id"])
     for found in refusals.values():
         refused += found
     dead = {n for n, found in refusals.items() if any(refusal.column in _FATAL for refusal in found)}
     counts.rejected += len(dead)
-    return [order for n, order in enumerate(orders) if n not in dead] if dead else orders
+    if dead:
+        alive = [n not in dead for n in range(len(orders["external_id"]))]
+        return {name: list(compress(column, alive)) for name, column in orders.items()}
+    return orders
 
 
 def _groups(batch_rows: Sequence[Sequence[str]], at: int) -> list[int] | None:
@@ -136,31 +146,43 @@ def _merged(batch_rows: Sequence[Sequence[str]], ends: list[int]) -> list[Sequen
     return merged
 
 
-def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Refusals) -> list[Parsed]:
+def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Refusals) -> Columns:
     heads = batch.rows if ends is None else _merged(batch.rows, ends)
     lines = batch.lines if ends is None else [batch.lines[start] for start in (0, *ends[:-1])]
     cells = dict(zip(reading.table.columns, zip(*heads, strict=True), strict=True))
-
-    def column(name: str, read: Callable[[str], Any]) -> Sequence[Any]:
-        return read_column(cells[name], read, name, lines, refusals) if name in cells else [None] * len(heads)
-
-    customers, ids = column("customer_id", key), column("order_id", key)
-    status, coupon = column("status", reading.words.__getitem__), column("coupon_code", reading.words.__getitem__)
-    at = [column(f"{name}_at", reading.times) for name in TIMES]
+    own, words = reading.run.settings.business.currency, reading.words.__getitem__
+    readers: dict[str, Callable[[str], Any]] = {
+        "status": words,
+        "coupon_code": words,
+        **{f"{name}_at": reading.times for name in TIMES},
+    }
+    orders: dict[str, Sequence[Any]] = {
+        name: read_column(cells[name], read, name, lines, refusals) for name, read in readers.items() if name in cells
+    }
+    orders["external_id"] = read_column(cells["order_id"], key, "order_id", lines, refusals)
+    orders["customer"] = read_column(cells["customer_id"], key, "customer_id", lines, refusals)
+    nothing = [None] * len(heads)
+    codes = nothing
+    if "currency" in cells:
+        codes = read_column(cells["currency"], reading.currencies.__getitem__, "currency", lines, refusals)
+    orders["currency"] = [code or own for code in codes]
     _need_placed(cells["placed_at"], lines, refusals)
-    own = reading.run.settings.business.currency
-    currency = [code or own for code in column("currency", reading.currencies.__getitem__)]
-    amounts = _amounts(reading, "total", cells, currency, lines, refusals)
-    bought = _lines(reading, batch, cells, ends, currency, refusals)
-    total = [_sum(group) if amount is None else amount for amount, group in zip(amounts, bought, strict=True)]
-    counted = [counts(amount, cancelled, word) for amount, cancelled, word in zip(total, at[4], status, strict=True)]
-    return list(map(
-        Parsed._make,
-        zip(
-            ids, _hashes(reading, batch, ends, refusals), status, *at, currency, total, counted, coupon,
-            _attributes(reading, cells, len(heads)), customers, bought, strict=True,
-        ),
-    ))  # fmt: skip
+    bought = _lines(reading, batch, cells, ends, orders["currency"], refusals)
+    orders["total"] = _totals(_amounts(reading, "total", cells, orders["currency"], lines, refusals), bought)
+    orders["counted"] = list(
+        map(counts, orders["total"], orders.get("cancelled_at", nothing), orders.get("status", nothing))
+    )
+    orders["attributes"] = _attributes(reading, cells, len(heads))
+    if not reading.present.isdisjoint(LINE):
+        orders["lines"] = bought
+    orders["row_hash"] = _hashes(reading, batch, ends, refusals)
+    return orders
+
+
+def _totals(amounts: Sequence[int | None], lines: Sequence[tuple[Line, ...]]) -> Sequence[Any]:
+    if None not in amounts:
+        return amounts
+    return [_sum(bought) if amount is None else amount for amount, bought in zip(amounts, lines, strict=True)]
 
 
 def _need_placed(cells: Sequence[str], lines: Sequence[int], refusals: Refusals) -> None:
@@ -186,9 +208,9 @@ def _amounts(
     for code in set(currency) - set(reading.amounts):
         reading.amounts[code] = money(code)
     if len(set(currency)) == 1:
-        return read_column(cells[name], reading.amounts[currency[0]].__getitem__, name, lines, refusals)
+        return read_column(cells[name], reading.amounts[currency[0]], name, lines, refusals)
     return [
-        read_cell(cell, reading.amounts[code].__getitem__, name, lines[n], refusals, n)
+        read_cell(cell, reading.amounts[code], name, lines[n], refusals, n)
         for n, (cell, code) in enumerate(zip(cells[name], currency, strict=True))
     ]
 
@@ -236,8 +258,8 @@ def _order_of_row(ends: list[int]) -> list[int]:
 
 
 def counts(total: int, cancelled_at: int | None, status: str | None) -> bool:
-    """Whether an order counts: not cancelled, by time or by its status, and its amount over zero."""
-    return total > 0 and cancelled_at is None and not (status and uncounts(status))
+    """Whether an order counts: its amount over zero, and not cancelled, by time or by its status."""
+    return total > 0 and cancelled_at is None and not (status is not None and uncounts(status))
 
 
 def _sum(lines: Iterable[Line]) -> int:
@@ -246,7 +268,7 @@ def _sum(lines: Iterable[Line]) -> int:
     return max(int(amount.to_integral_value(ROUND_HALF_UP)), 0)
 
 
-def _attributes(reading: Reading, cells: dict[str, Any], count: int) -> Iterable[str]:
+def _attributes(reading: Reading, cells: dict[str, Any], count: int) -> list[str]:
     names = [name for name in reading.table.columns if name and name not in _KNOWN]
     if not names:
         return ["{}"] * count

@@ -59,6 +59,7 @@ class _Record:
     customer: str
     values: Mapping[str, Any]  # only columns that the file has
     attributes: Mapping[str, str]
+    replaced: int  # earlier rows of the same id, which this one replaces
 
 
 _CASES = _Kind(
@@ -166,9 +167,8 @@ def _records(
             customers[n],
             {name: values[n] for name, values in read.items()},
             attributes({name: cells[name][n] for name in others}),
+            last[ids[n]].replaced + 1 if ids[n] in last else 0,
         )
-        if ids[n] in last:
-            counts.unchanged += 1  # replaced by the next row of the same id, before it was ever written
         last[ids[n]] = record
     refused += [refusal for n in sorted(refusals) for refusal in refusals[n]]
     return list(last.values())
@@ -207,6 +207,12 @@ def _write(run: Run, kind: _Kind, records: Sequence[_Record], present: frozenset
     counts.created += len(new)
     counts.updated += len(work) - len(new)
     counts.unchanged += len(records) - len(work)
+    written = {record.external_id for record in work}
+    for record in records:
+        if record.external_id in written:
+            counts.updated += record.replaced
+        else:
+            counts.unchanged += record.replaced
 
 
 def _stored(connection: Connection, kind: _Kind, columns: Sequence[str], names: list[str]) -> dict[str, dict[str, Any]]:
@@ -236,15 +242,17 @@ def _overlaid(
 
 
 def _changes(kind: _Kind, before: Mapping[str, Any] | None, after: Mapping[str, Any], start: int) -> list[Change]:
-    """What changed of a record's times; for another customer, all of them are new."""
-    same = before is not None and before["customer_id"] == after["customer_id"]
-    old = kind.times(before) if same and before else {}
+    """What changed of a record's times; for another customer, all of them are cleared and set again."""
+    old = kind.times(before) if before else {}
     new = kind.times(after)
-    return [
-        change
-        for name in dict.fromkeys((*old, *new))
-        for change in changed_times(name, after["id"], after["customer_id"], old.get(name), new.get(name), start)
-    ]
+    found: list[Change] = []
+    for name in dict.fromkeys((*old, *new)):
+        was = old.get(name)
+        if before and before["customer_id"] != after["customer_id"]:
+            found += changed_times(name, after["id"], before["customer_id"], was, None, start)
+            was = None
+        found += changed_times(name, after["id"], after["customer_id"], was, new.get(name), start)
+    return found
 
 
 def _save(

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
 from outreach import store
 from outreach.addresses import normal_email, normal_phone
-from outreach.errors import ImportFileError
 from outreach.importer.cells import read_column
 from outreach.importer.writing import (
     Run,
@@ -19,7 +20,6 @@ from outreach.importer.writing import (
     transaction,
     write_rejects,
 )
-from outreach.models import Scope
 from outreach.sources import Refusal, Table
 
 _COLUMNS = ("address_hash", "kind", "scope", "channel", "source", "at")
@@ -27,8 +27,6 @@ _COLUMNS = ("address_hash", "kind", "scope", "channel", "source", "at")
 
 def take(run: Run, table: Table) -> None:
     """Import a do-not-contact list; what it already holds stays as it is, lifted entries too."""
-    if table.scope not in tuple(Scope):
-        raise ImportFileError(f"the scope {table.scope!r} is unknown: use {', '.join(Scope)}")
     counts, country, done = run.counts.suppressions, run.settings.business.country, 0
     for batch in table.batches():
         done += len(batch.rows)
@@ -60,6 +58,7 @@ def _write(run: Run, table: Table, entries: Sequence[tuple[str, str]], refusals:
         listed = [hashed for _, hashed in hashes]
         known = {(row[0], row[1]) for row in rows(connection, query, listed, table.scope)} if listed else set()
         new = [place for place in hashes if place not in known]
+        _hold(connection, run, new)
         many(
             connection,
             insert_into("suppressions", _COLUMNS, "ON CONFLICT (address_hash, kind, scope, channel) DO NOTHING"),
@@ -68,3 +67,13 @@ def _write(run: Run, table: Table, entries: Sequence[tuple[str, str]], refusals:
         write_rejects(connection, run, table.file, refusals)
     list_rejects(run, table.file, refusals)
     return len(new)
+
+
+def _hold(connection: Connection, run: Run, new: Sequence[tuple[str, str]]) -> None:
+    """Lock the contacts concerned, as a sender does before its last look, so that whichever commits first wins."""
+    if run.db.is_sqlite:
+        return
+    for kind in sorted({kind for kind, _ in new}):
+        listed = [hashed for of, hashed in new if of == kind]
+        query = "SELECT id FROM contacts WHERE kind = ? AND address_hash = ANY(?) ORDER BY id FOR UPDATE"
+        rows(connection, query, kind, listed)

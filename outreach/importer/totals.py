@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from outreach.importer.writing import Change, Run, changed_times, insert_into, many, rows, transaction
 from outreach.store import BATCH
 
-Counted = tuple[int, int, int, int, str]  # customer, order, placed at, total, currency: an order that counts
+Counted = Sequence[Sequence[Any]]  # five columns of orders that count: customers, ids, placed at, totals, currencies
 
 _ADD_STATS = insert_into(
     "customer_stats",
@@ -37,36 +37,42 @@ _ADD_MONTHS = insert_into(
 )
 
 
-def add(connection: Connection, run: Run, orders: Iterable[Counted], since: int) -> list[Change]:
+def add(connection: Connection, run: Run, orders: Counted, since: int) -> list[Change]:
     """Add orders whose ids are higher than any of their customer's; gives the changes of last orders."""
-    stats: dict[int, list[int]] = {}
-    months: dict[tuple[int, int], list[int]] = {}
-    own, month_of = run.settings.business.currency, run.months.of
-    for customer, order, at, total, currency in orders:
-        spent = total if currency == own else 0
-        if (so_far := stats.get(customer)) is None:
-            stats[customer] = [1, spent, at, at, order]
+    stats: list[list[int]] = []
+    months: list[list[int]] = []
+    own = run.settings.business.currency
+    customers, numbers, placed, totals, currencies = orders
+    spent = [total if currency == own else 0 for total, currency in zip(totals, currencies, strict=True)]
+    now, in_month = [0], [0, 0]  # neighbours of one customer are added up here, the others by the database
+    for customer, order, at, amount, month in zip(
+        customers, numbers, placed, spent, run.months.of_all(placed), strict=True
+    ):
+        if customer != now[0]:
+            stats.append(now := [customer, 1, amount, at, at, order])
+            months.append(in_month := [customer, month, 1, amount])
+            continue
+        now[1] += 1
+        now[2] += amount
+        now[3] = min(now[3], at)
+        if at >= now[4]:
+            now[4], now[5] = at, order
+        if month != in_month[1]:
+            months.append(in_month := [customer, month, 1, amount])
         else:
-            so_far[0] += 1
-            so_far[1] += spent
-            if at < so_far[2]:
-                so_far[2] = at
-            if at >= so_far[3]:
-                so_far[3], so_far[4] = at, order
-        place = (customer, month_of(at))
-        if (month := months.get(place)) is None:
-            months[place] = [1, spent]
-        else:
-            month[0] += 1
-            month[1] += spent
-    changes = _later(connection, {customer: so_far[3] for customer, so_far in stats.items()}, since)
-    many(connection, _ADD_STATS, [(customer, *so_far) for customer, so_far in stats.items()])
-    many(connection, _ADD_MONTHS, [(*place, *month) for place, month in months.items()])
+            in_month[2] += 1
+            in_month[3] += amount
+    changes = _later(connection, stats, since)
+    many(connection, _ADD_STATS, list(map(tuple, stats)))
+    many(connection, _ADD_MONTHS, list(map(tuple, months)))
     return changes
 
 
-def _later(connection: Connection, last: dict[int, int], since: int) -> list[Change]:
-    recent = {customer: at for customer, at in last.items() if at >= since}
+def _later(connection: Connection, stats: Iterable[Sequence[int]], since: int) -> list[Change]:
+    recent: dict[int, int] = {}
+    for row in stats:
+        if row[4] >= since:
+            recent[row[0]] = max(row[4], recent.get(row[0], 0))
     old = _last_orders(connection, recent) if recent else {}
     return [
         ("customer.last_order", customer, customer, at)
@@ -90,13 +96,13 @@ def recount(connection: Connection, run: Run, customers: Sequence[int], since: i
     old = _last_orders(connection, listed)
     for table in ("customer_stats", "customer_months"):
         rows(connection, f"DELETE FROM {table} WHERE customer_id = ANY(?)", listed)
-    counted: Any = rows(
+    counted = rows(
         connection,
         "SELECT customer_id, id, placed_at, total, currency FROM orders WHERE customer_id = ANY(?) AND counted"
         " ORDER BY customer_id, placed_at, id",
         listed,
     )
-    add(connection, run, counted, since)
+    add(connection, run, list(zip(*counted, strict=True)) or [()] * 5, since)
     new = _last_orders(connection, listed)
     return [
         change

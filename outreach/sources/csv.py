@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from itertools import chain, islice
 from operator import methodcaller
 from pathlib import Path
 from typing import IO, Any
 
 from outreach.errors import ImportFileError
+from outreach.models import Scope
 from outreach.sources import KEYS, OPTIONAL, REQUIRED, TABLES, Batch, Refusal, Table
 
 LONGEST_CELL = 131_072  # characters; a longer cell is a broken quote or a pasted file, and its row is refused
@@ -52,6 +53,8 @@ class CsvSource:
             raise ImportFileError(f"the format {self.format!r} is unknown: use {' or '.join(FORMATS)}")
         if unknown := sorted(set(self.files) - set(TABLES)):
             raise ImportFileError(f"there is no table {unknown[0]!r}: use {', '.join(TABLES)}")
+        if self.suppression_scope not in tuple(Scope):
+            raise ImportFileError(f"the scope {self.suppression_scope!r} is unknown: use {', '.join(Scope)}")
         return [self._table(name, Path(self.files[name])) for name in TABLES if name in self.files]
 
     def _table(self, name: str, path: Path) -> Table:
@@ -75,6 +78,7 @@ class _Layout:
     takes: int  # the column of a suppression list that holds the addresses
     apart: frozenset[str]  # keys whose rows may stand apart
     quoted: bool  # a row may span several lines
+    nul: bool  # there are NUL characters, which no database stores
 
 
 # --- looking through ------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ def _encodings(path: Path) -> tuple[str, ...]:
 
 
 def _layout(name: str, path: Path, encoding: str) -> _Layout:
-    with _text(path, encoding) as (_, file):
+    with _text(path, encoding, None) as (_, file):
         first, skipped, delimiter = file.readline(), 0, ""
         if match := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
             first, skipped, delimiter = file.readline(), 1, match[1]
@@ -127,11 +131,11 @@ def _layout(name: str, path: Path, encoding: str) -> _Layout:
             header = _is_header(cells)
             _read_through(file)
             return _Layout(
-                encoding, found, ("address",), skipped + header, _address_column(cells, header), frozenset(), True
+                encoding, found, ("address",), skipped + header, _address_column(cells, header), frozenset(), True, True
             )
         columns = _columns(name, path, skipped + 1, cells)
-        apart, quoted = _apart(file, found, columns.index(KEYS[name]), path.stat().st_size)
-        return _Layout(encoding, found, columns, skipped + 1, 0, frozenset(apart), quoted)
+        apart, quoted, nul = _apart(file, found, columns.index(KEYS[name]), path.stat().st_size)
+        return _Layout(encoding, found, columns, skipped + 1, 0, frozenset(apart), quoted, nul)
 
 
 def _delimiter(name: str, line: str) -> str:
@@ -183,54 +187,61 @@ def _read_through(file: IO[str]) -> None:
         pass
 
 
-def _apart(file: IO[str], delimiter: str, at: int, size: int) -> tuple[set[str], bool]:
+def _apart(file: IO[str], delimiter: str, at: int, size: int) -> tuple[set[str], bool, bool]:
     """
-    Keys that come again after another key came, and by chance a few others; and whether any cell is quoted.
+    Keys that come again after another key came, and by chance a few others; whether any cell is quoted; whether any
+    character is NUL.
 
     A Bloom filter of one hash: 32 MB for a million rows instead of a set of their keys.
     """
     slots = 1 << max(20, min(30, size.bit_length() + 1))
     seen, mask, before, apart = bytearray(slots >> 3), slots - 1, None, set()
-    rows = _Keys(file, delimiter, at)
-    for key in rows:
-        if key == before:
-            continue
-        before = key
-        slot = hash(key) & mask
-        bit = 1 << (slot & 7)
-        if seen[slot >> 3] & bit:
-            apart.add(key)
-        else:
-            seen[slot >> 3] |= bit
-    return apart, rows.quoted
-
-
-class _Keys:
-    """The key of each row; lines are only split as far as needed until the first quotation mark turns up."""
-
-    def __init__(self, file: IO[str], delimiter: str, at: int) -> None:
-        self.lines, self.delimiter, self.at, self.quoted = _lines(file), delimiter, at, False
-
-    def __iter__(self) -> Iterator[str]:
-        delimiter, at = self.delimiter, self.at
-        for line in self.lines:
-            if '"' in line:
-                self.quoted = True
-                yield from self._of_rows(_reader(chain([line], self.lines), delimiter))
-                return
-            cells = line.split(delimiter, at + 1)
-            if len(cells) > at:
-                yield cells[at].strip()
-
-    def _of_rows(self, rows: Any) -> Iterator[str]:
-        while True:
-            try:
-                for row in rows:
-                    if len(row) > self.at:
-                        yield row[self.at].strip()
-                return
-            except csv.Error:
+    quoted = nul = False
+    for keys, has_quote, has_nul in _keys(file, delimiter, at):
+        quoted, nul = quoted or has_quote, nul or has_nul
+        for key in keys:
+            if key == before:
                 continue
+            before = key
+            slot = hash(key) & mask
+            bit = 1 << (slot & 7)
+            if seen[slot >> 3] & bit:
+                apart.add(key)
+            else:
+                seen[slot >> 3] |= bit
+    apart.discard("")
+    return apart, quoted, nul
+
+
+def _keys(file: IO[str], delimiter: str, at: int) -> Iterator[tuple[list[str], bool, bool]]:
+    """The keys of the rows by the block, whether it has a quotation mark, whether it has a NUL; quick until the first."""
+    rest = ""
+    while block := file.read(1 << 20):
+        block = rest + block
+        if '"' in block or "\x00" in block:
+            yield from _keys_of_rows(chain(StringIO(block + file.readline()), file), delimiter, at)
+            return
+        *lines, rest = block.split("\n")
+        yield _keys_of_lines(lines, delimiter, at), False, False
+    yield _keys_of_lines([rest], delimiter, at), False, False
+
+
+def _keys_of_lines(lines: Sequence[str], delimiter: str, at: int) -> list[str]:
+    if at == 0:
+        return [line.partition(delimiter)[0].strip() for line in lines]
+    return [cells[at].strip() for line in lines if len(cells := line.split(delimiter, at + 1)) > at]
+
+
+def _keys_of_rows(lines: Iterator[str], delimiter: str, at: int) -> Iterator[tuple[list[str], bool, bool]]:
+    rows = _reader(map(methodcaller("replace", "\x00", ""), lines), delimiter)
+    while True:
+        try:
+            for row in rows:
+                if len(row) > at:
+                    yield [row[at].strip()], True, True
+            return
+        except csv.Error:
+            continue
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -250,14 +261,9 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 @contextmanager
-def _text(path: Path, encoding: str) -> Iterator[tuple[IO[bytes], IO[str]]]:
-    with _opened(path) as (disk, file), TextIOWrapper(file, encoding, newline="") as text:
+def _text(path: Path, encoding: str, newline: str | None = "") -> Iterator[tuple[IO[bytes], IO[str]]]:
+    with _opened(path) as (disk, file), TextIOWrapper(file, encoding, newline=newline) as text:
         yield disk, text
-
-
-def _lines(file: IO[str]) -> Iterator[str]:
-    """The lines without the NUL characters that no database stores."""
-    return map(methodcaller("replace", "\x00", ""), file)
 
 
 def _reader(lines: Any, delimiter: str) -> Any:
@@ -270,13 +276,14 @@ def _batches(name: str, path: Path, layout: _Layout) -> Iterator[Batch]:
     with _text(path, layout.encoding) as (disk, file):
         for _ in range(layout.header):
             file.readline()
-        rows = _rows(_reader(_lines(file), layout.delimiter), layout)
+        lines = map(methodcaller("replace", "\x00", ""), file) if layout.nul else file
+        rows = _rows(_reader(lines, layout.delimiter), layout)
         if name == "suppressions":
             batches: Iterator[_Rows] = _taken(rows, layout.takes)
         else:
             batches = _together(rows, layout.columns.index(KEYS[name]), layout.apart)
-        for lines, cells, refusals in batches:
-            yield Batch(lines, cells, refusals, disk.tell() if not disk.closed else 0)
+        for numbers, cells, refusals in batches:
+            yield Batch(numbers, cells, refusals, disk.tell() if not disk.closed else 0)
 
 
 _Rows = tuple[list[int], list[list[str]], list[Refusal]]
@@ -310,7 +317,7 @@ def _rows(reader: Any, layout: _Layout) -> Iterator[_Rows]:
 def _whole(lines: list[int], rows: list[list[str]], refusals: list[Refusal], layout: _Layout) -> _Rows:
     """Without blank rows and, refused, those with more or fewer cells than the header."""
     width = len(layout.columns)
-    if layout.columns == ("address",) or not any(len(row) != width for row in rows):
+    if layout.columns == ("address",) or set(map(len, rows)) <= {width}:
         return lines, rows, refusals
     kept = [(line, row) for line, row in zip(lines, rows, strict=True) if len(row) == width]
     for line, row in zip(lines, rows, strict=True):

@@ -326,6 +326,7 @@ def upgrade() -> None:
         sa.Column("quantity", sa.String(), nullable=True),
         sa.Column("unit_price", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("order_id", "number"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "orders",

@@ -106,7 +106,7 @@ def read_text(path: Path, name: str) -> tuple[str | None, list[Problem]]:
         return None, [Problem(name, line, column, "not-utf-8", "is not UTF-8 text", "save the file as UTF-8")]
 
 
-class _Stop(Exception):  # noqa: N818  it carries the one problem that ends the reading
+class _Stop(Exception):  # it carries the one problem that ends the reading
     def __init__(self, found: Problem) -> None:
         self.found = found
 

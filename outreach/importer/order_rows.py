@@ -166,7 +166,8 @@ def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Re
     if "currency" in cells:
         codes = read_column(cells["currency"], reading.currencies.__getitem__, "currency", lines, refusals)
     orders["currency"] = [code or own for code in codes]
-    _need_placed(cells["placed_at"], lines, refusals)
+    if None in orders["placed_at"]:
+        _need_placed(cells["placed_at"], lines, refusals)
     bought = _lines(reading, batch, cells, ends, orders["currency"], refusals)
     orders["total"] = _totals(_amounts(reading, "total", cells, orders["currency"], lines, refusals), bought)
     orders["counted"] = list(
@@ -186,12 +187,9 @@ def _totals(amounts: Sequence[int | None], lines: Sequence[tuple[Line, ...]]) ->
 
 
 def _need_placed(cells: Sequence[str], lines: Sequence[int], refusals: Refusals) -> None:
-    if "" in cells or any(not cell.strip() for cell in cells):
-        for n, cell in enumerate(cells):
-            if not cell.strip():
-                refusals.setdefault(n, []).append(
-                    Refusal(lines[n], "placed_at", cell, "is missing: every row needs it")
-                )
+    for n, cell in enumerate(cells):
+        if not cell.strip():
+            refusals.setdefault(n, []).append(Refusal(lines[n], "placed_at", cell, "is missing: every row needs it"))
 
 
 def _amounts(

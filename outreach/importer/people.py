@@ -92,23 +92,22 @@ class Person:
 # --- ids ------------------------------------------------------------------------------------------
 
 
-def customer_ids(run: Run, names: Iterable[str]) -> dict[str, int]:
+def customer_ids(run: Run, names: Iterable[str]) -> Mapping[str, int]:
     """
-    Our ids of customers by the shop's; a customer that nobody knows is created without addresses.
+    Our ids of (at least) these customers by the shop's; one that nobody knows is created without addresses.
 
     For a customer merged into another, the other's id.
     """
-    wanted = set(names)
     if len(run.customers) > _CUSTOMERS_MET:
         run.customers.clear()
-    missing = sorted(wanted - run.customers.keys())
+    missing = sorted(set(names).difference(run.customers))
     for chunk in in_chunks(missing):
         with store.read(run.db) as connection:
             run.customers.update(_ids(connection, chunk))
         if unknown := [name for name in chunk if name not in run.customers]:
             with transaction(run) as connection:
                 run.customers.update(_created(connection, unknown))
-    return {name: run.customers[name] for name in wanted}
+    return run.customers
 
 
 def _ids(connection: Connection, names: Sequence[str]) -> dict[str, int]:

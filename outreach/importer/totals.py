@@ -54,7 +54,8 @@ def add(connection: Connection, run: Run, orders: Counted, since: int) -> list[C
             continue
         now[1] += 1
         now[2] += amount
-        now[3] = min(now[3], at)
+        if at < now[3]:
+            now[3] = at
         if at >= now[4]:
             now[4], now[5] = at, order
         if month != in_month[1]:

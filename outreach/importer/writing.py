@@ -119,7 +119,7 @@ def rows(connection: Connection, statement: str, *values: Any) -> list[Any]:
     return list(result.fetchall()) if result.returns_rows else []
 
 
-def many(connection: Connection, statement: str, values: Sequence[tuple[Any, ...]]) -> None:
+def many(connection: Connection, statement: str, values: Sequence[Sequence[Any]]) -> None:
     """The statement once for every row of values; on SQLite inserts take `_ABREAST` rows at a step, a fifth faster."""
     dialect = connection.dialect.name
     alone = 0

@@ -14,7 +14,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, or_, select
+from sqlalchemy import Connection, Table, and_, bindparam, or_, select
 
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.gates import ContactFacts, Facts, Rules
@@ -143,10 +143,23 @@ def _facts(
     )
 
 
+_PEOPLE = select(
+    _customers.c.id,
+    _customers.c.external_id,
+    _customers.c.email_id,
+    _customers.c.phone_id,
+    _customers.c.zones,
+    _customers.c.merged_into,
+).where(among(_customers.c.id, "ids"))
+
+
 def _people(connection: Connection, ids: Iterable[int]) -> Sequence[Any]:
-    c = _customers.c
-    wanted = select(c.id, c.external_id, c.email_id, c.phone_id, c.zones, c.merged_into)
-    return connection.execute(wanted.where(among(connection, c.id, ids))).all()
+    return connection.execute(_PEOPLE, {"ids": ids}).all()
+
+
+_CONTACTS = select(_contacts.c.id, _contacts.c.kind, _contacts.c.address, _contacts.c.address_hash).where(
+    among(_contacts.c.id, "ids"), _contacts.c.address.is_not(None)
+)
 
 
 def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]) -> dict[int, dict[str, ContactFacts]]:
@@ -154,9 +167,7 @@ def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]
     ids = {i for person in people for i in (person.email_id, person.phone_id) if i is not None}
     if not ids:
         return {}
-    c = _contacts.c
-    wanted = select(c.id, c.kind, c.address, c.address_hash).where(among(connection, c.id, ids), c.address.is_not(None))
-    contacts = {row.id: row for row in connection.execute(wanted)}
+    contacts = {row.id: row for row in connection.execute(_CONTACTS, {"ids": ids})}
     consents = _consents_in_force(connection, ids)
     suppressions = _suppressions_in_force(connection, [row.address_hash for row in contacts.values()])
     channels = [(channel, CONTACT_KIND[channel]) for channel in settings.channels if channel in CONTACT_KIND]
@@ -176,12 +187,15 @@ def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]
     return found
 
 
+_CONSENTS = select(_consents.c.contact_id, _consents.c.channel, _consents.c.status, _consents.c.at).where(
+    among(_consents.c.contact_id, "ids")
+)
+
+
 def _consents_in_force(connection: Connection, contact_ids: Iterable[int]) -> dict[tuple[int, str], str]:
     """The latest line by its own date; at one instant a revocation wins (models.Consent)."""
-    c = _consents.c
-    wanted = select(c.contact_id, c.channel, c.status, c.at).where(among(connection, c.contact_id, contact_ids))
     latest: dict[tuple[int, str], tuple[datetime, bool]] = {}
-    for contact_id, channel, status, at in connection.execute(wanted):
+    for contact_id, channel, status, at in connection.execute(_CONSENTS, {"ids": contact_ids}):
         line = (at, status == "revoked")
         key = (contact_id, channel)
         if key not in latest or line > latest[key]:
@@ -189,24 +203,43 @@ def _consents_in_force(connection: Connection, contact_ids: Iterable[int]) -> di
     return {key: "revoked" if revoked else "granted" for key, (_, revoked) in latest.items()}
 
 
+_SUPPRESSIONS = select(
+    _suppressions.c.kind, _suppressions.c.address_hash, _suppressions.c.scope, _suppressions.c.channel
+).where(among(_suppressions.c.address_hash, "hashes"), _suppressions.c.lifted_at.is_(None))
+
+
 def _suppressions_in_force(
     connection: Connection, hashes: Sequence[str]
 ) -> dict[tuple[str, str], tuple[tuple[str, str], ...]]:
-    c = _suppressions.c
-    wanted = select(c.kind, c.address_hash, c.scope, c.channel)
     found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for row in connection.execute(wanted.where(among(connection, c.address_hash, hashes), c.lifted_at.is_(None))):
+    for row in connection.execute(_SUPPRESSIONS, {"hashes": hashes}):
         found[(row.kind, row.address_hash)].append((row.scope, row.channel))
     return {key: tuple(sorted(entries)) for key, entries in found.items()}
 
 
+_OPEN_CASES = select(_cases.c.customer_id, _cases.c.id).where(
+    among(_cases.c.customer_id, "ids"),
+    _cases.c.opened_at <= bindparam("now"),
+    or_(_cases.c.closed_at.is_(None), _cases.c.closed_at > bindparam("now")),
+)
+
+
 def _open_cases(connection: Connection, customer_ids: Sequence[int], now: datetime) -> dict[int, frozenset[int]]:
-    c = _cases.c
-    wanted = select(c.customer_id, c.id).where(among(connection, c.customer_id, customer_ids), c.opened_at <= now)
     found: dict[int, set[int]] = defaultdict(set)
-    for row in connection.execute(wanted.where(or_(c.closed_at.is_(None), c.closed_at > now))):
+    for row in connection.execute(_OPEN_CASES, {"ids": customer_ids, "now": now}):
         found[row.customer_id].add(row.id)
     return {customer: frozenset(ids) for customer, ids in found.items()}
+
+
+_SENT = (
+    select(_messages.c.contact_id, _messages.c.sent_at, _messages.c.purpose, _messages.c.channel, _messages.c.campaign)
+    .where(
+        among(_messages.c.contact_id, "ids"),
+        _messages.c.sent_at > bindparam("since"),
+        _messages.c.status.in_(COUNTED_BY_CAPS),
+    )
+    .order_by(_messages.c.sent_at.desc())
+)
 
 
 def _sent(
@@ -217,18 +250,17 @@ def _sent(
     if not ids or not settings.caps:
         return {}
     since = now - max(cap.limit.per.clock for cap in settings.caps)
-    c = _messages.c
-    wanted = select(c.contact_id, c.sent_at, c.purpose, c.channel, c.campaign)
-    wanted = wanted.where(among(connection, c.contact_id, ids), c.sent_at > since, c.status.in_(COUNTED_BY_CAPS))
     found: dict[int, list[tuple[datetime, str, str, str]]] = defaultdict(list)
-    for row in connection.execute(wanted.order_by(c.sent_at.desc())):
+    for row in connection.execute(_SENT, {"ids": ids, "since": since}):
         found[row.contact_id].append((row.sent_at, row.purpose, row.channel, row.campaign))
     return found
 
 
+_PAUSED = select(_states.c.name).where(among(_states.c.name, "names"), _states.c.paused_at.is_not(None))
+
+
 def _paused(connection: Connection, names: set[str]) -> set[str]:
-    c = _states.c
-    return set(connection.execute(select(c.name).where(c.name.in_(names), c.paused_at.is_not(None))).scalars())
+    return set(connection.execute(_PAUSED, {"names": names}).scalars())
 
 
 def _cleared(connection: Connection, items: Sequence[Item]) -> set[int]:
@@ -243,13 +275,20 @@ def _cleared(connection: Connection, items: Sequence[Item]) -> set[int]:
     }
 
 
+_ORDER_TIMES = select(
+    _orders.c.id,
+    _orders.c.placed_at,
+    _orders.c.paid_at,
+    _orders.c.shipped_at,
+    _orders.c.delivered_at,
+    _orders.c.cancelled_at,
+    _orders.c.refunded_at,
+).where(among(_orders.c.id, "ids"))
+
+
 def _records(connection: Connection, order_ids: Iterable[int | None]) -> dict[int | None, Any]:
-    ids = sorted(i for i in order_ids if i is not None)
-    if not ids:
-        return {}
-    c = _orders.c
-    wanted = select(c.id, c.placed_at, c.paid_at, c.shipped_at, c.delivered_at, c.cancelled_at, c.refunded_at)
-    return {row.id: row for row in connection.execute(wanted.where(among(connection, c.id, ids)))}
+    ids = [i for i in order_ids if i is not None]
+    return {row.id: row for row in connection.execute(_ORDER_TIMES, {"ids": ids})} if ids else {}
 
 
 # --- `unless` and `stop_when` ---------------------------------------------------------------------
@@ -287,7 +326,7 @@ def _mark_ordered(
 ) -> None:
     c = _orders.c
     wanted = select(c.id, c.customer_id, c.placed_at).where(
-        among(connection, c.customer_id, people), c.placed_at > since, c.placed_at <= now, c.counted
+        among(c.customer_id, people), c.placed_at > since, c.placed_at <= now, c.counted
     )
     later: dict[int, list[Any]] = defaultdict(list)
     for row in connection.execute(wanted):
@@ -343,7 +382,7 @@ def _mark_events(
 ) -> None:
     c = _events.c
     wanted = select(c.customer_id, c.kind, c.at).where(
-        among(connection, c.customer_id, people), c.at > since, c.at <= now, c.kind.in_(sorted(EVENT_WORDS))
+        among(c.customer_id, people), c.at > since, c.at <= now, c.kind.in_(sorted(EVENT_WORDS))
     )
     latest: dict[tuple[int, str], datetime] = {}
     for row in connection.execute(wanted):
@@ -360,7 +399,7 @@ def _mark_opted_out(
     connection: Connection, items: Sequence[Item], found: list[set[str]], people: set[int], now: datetime
 ) -> None:
     c, s = _customers.c, _suppressions.c
-    mine = and_(or_(_contacts.c.id == c.email_id, _contacts.c.id == c.phone_id), among(connection, c.id, people))
+    mine = and_(or_(_contacts.c.id == c.email_id, _contacts.c.id == c.phone_id), among(c.id, people))
     own = select(c.id, _consents.c.at).join(_contacts, mine).join(_consents, _consents.c.contact_id == _contacts.c.id)
     own = own.where(_consents.c.status == "revoked", _consents.c.by == "recipient", _consents.c.at <= now)
     listed = select(c.id, s.at).join(_contacts, mine)
@@ -382,7 +421,7 @@ def _mark_cases(
     c = _cases.c
     wanted = select(c.id, c.customer_id, c.opened_at, c.closed_at)
     by_customer: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(wanted.where(among(connection, c.customer_id, people), c.opened_at <= now)):
+    for row in connection.execute(wanted.where(among(c.customer_id, people), c.opened_at <= now)):
         by_customer[row.customer_id].append(row)
     for index, item in enumerate(items):
         about_case = item.campaign.trigger.subject == "case"
@@ -410,9 +449,7 @@ def lines_of(connection: Connection, order_ids: Iterable[int]) -> dict[int, list
     """The lines of each order, in order, without the cells that are empty."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     c = _lines.c
-    for row in connection.execute(
-        select(_lines).where(among(connection, c.order_id, order_ids)).order_by(c.order_id, c.number)
-    ):
+    for row in connection.execute(select(_lines).where(among(c.order_id, order_ids)).order_by(c.order_id, c.number)):
         line = {k: v for k, v in row._mapping.items() if v is not None and k not in ("order_id", "number")}
         found[row.order_id].append(line)
     return found
@@ -425,9 +462,7 @@ def contexts(connection: Connection, settings: Settings, items: Sequence[Item]) 
     """The template context of each item, in the items' order; names without a value are left out."""
     ids = sorted({item.customer_id for item in items})
     query = select(_customers, *(c for c in _stats.c if c.name != "customer_id"))
-    query = query.join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True).where(
-        among(connection, _customers.c.id, ids)
-    )
+    query = query.join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True).where(among(_customers.c.id, ids))
     people = {row.id: row._mapping for row in connection.execute(query)}
     own = {item.record_id for item in items if item.campaign.trigger.subject == "order" and item.record_id}
     last = {person["last_order_id"] for person in people.values() if person["last_order_id"]}
@@ -511,4 +546,4 @@ def _rows(connection: Connection, of: Table, ids: Iterable[int | None]) -> dict[
     wanted = sorted(i for i in ids if i is not None)
     if not wanted:
         return {}
-    return {row.id: row._mapping for row in connection.execute(select(of).where(among(connection, of.c.id, wanted)))}
+    return {row.id: row._mapping for row in connection.execute(select(of).where(among(of.c.id, wanted)))}

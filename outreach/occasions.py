@@ -102,10 +102,10 @@ def _of_records(
 ) -> tuple[list[Occasion], list[Occasion]]:
     trigger, zone = campaign.trigger, settings.business.timezone
     if trigger.event == "customer.inactive":
-        rows = connection.execute(_lapse_query(among(connection, _stats.c.customer_id, records))).all()
+        rows = connection.execute(_lapse_query(among(_stats.c.customer_id, records))).all()
         return [o for o in _lapses(rows, campaign, zone) if o.at <= now], []
     if trigger.event == "case.overdue":
-        rows = connection.execute(_overdue_query(among(connection, _cases.c.id, records))).all()
+        rows = connection.execute(_overdue_query(among(_cases.c.id, records))).all()
         return [o for o in _overdue(rows, campaign, zone) if o.at <= now], []
     if name := date_name(campaign):
         last = _last_date(now, zone)
@@ -113,7 +113,7 @@ def _of_records(
         found = [
             occasion
             for day in days
-            for page in _on_day(connection, campaign, zone, name, day, among(connection, _dates.c.customer_id, records))
+            for page in _on_day(connection, campaign, zone, name, day, among(_dates.c.customer_id, records))
             for occasion in page
         ]
         return found, []
@@ -122,7 +122,7 @@ def _of_records(
         of.c.id, of.c.customer_id if of is not _customers else of.c.id.label("customer_id"), column.label("at")
     )
     occasions, cleared = [], []
-    for row in connection.execute(wanted.where(among(connection, of.c.id, records))):
+    for row in connection.execute(wanted.where(among(of.c.id, records))):
         key = f"{trigger.event}:{row.id}"
         if row.at is None:
             cleared.append(Occasion(row.customer_id, row.id, key, now))
@@ -391,7 +391,7 @@ def _fitting(connection: Connection, campaign: Campaign, occasions: Sequence[Occ
     if trigger.subject == "case" and (trigger.kind or trigger.category or trigger.outcome):
         c = _cases.c
         rows = connection.execute(
-            select(c.id, c.kind, c.category, c.outcome).where(among(connection, c.id, [o.record_id for o in occasions]))
+            select(c.id, c.kind, c.category, c.outcome).where(among(c.id, [o.record_id for o in occasions]))
         )
         fit = {row.id for row in rows if _fits_case(campaign, row)}
         return [o for o in occasions if o.record_id in fit]
@@ -426,15 +426,11 @@ def where_true(
         query = (
             select(_customers.c.id)
             .select_from(joined)
-            .where(among(connection, _customers.c.id, [o.customer_id for o in occasions]), condition)
+            .where(among(_customers.c.id, [o.customer_id for o in occasions]), condition)
         )
         true = set(connection.execute(query).scalars())
         return {(o.customer_id, o.record_id) for o in occasions if o.customer_id in true}
     of = {"order": _orders, "case": _cases, "event": _shop_events}[subject]
     query = select(of.c.id).select_from(joined.join(of, of.c.customer_id == _customers.c.id))
-    true = set(
-        connection.execute(
-            query.where(among(connection, of.c.id, [o.record_id for o in occasions]), condition)
-        ).scalars()
-    )
+    true = set(connection.execute(query.where(among(of.c.id, [o.record_id for o in occasions]), condition)).scalars())
     return {(o.customer_id, o.record_id) for o in occasions if o.record_id in true}

@@ -177,7 +177,7 @@ def _insert(
         orders = _estimated(reading, orders)
     numbers = new_ids(connection, "orders", len(customers))
     names = tuple(name for name in _STORED if name in orders)
-    many(connection, _insert_of(names), list(zip(numbers, customers, *(orders[name] for name in names), strict=True)))
+    many(connection, _insert_of(names), zip(numbers, customers, *(orders[name] for name in names), strict=True))
     if "lines" in orders:
         many(connection, _INSERT_LINE, _line_rows(numbers, orders["lines"]))
     if writing.own:
@@ -207,12 +207,12 @@ def _estimated(reading: Reading, orders: Columns) -> Columns:
     return {**orders, "shipped_at": [o.shipped_at for o in found], "delivered_at": [o.delivered_at for o in found]}
 
 
-def _line_rows(numbers: Sequence[int], lines: Sequence[tuple[Line, ...]]) -> list[tuple[Any, ...]]:
+def _line_rows(numbers: Sequence[int], lines: Sequence[tuple[Line, ...]]) -> Iterator[tuple[Any, ...]]:
     if max(map(len, lines), default=0) <= 1:
-        return [(number, 1, *bought[0]) for number, bought in zip(numbers, lines, strict=True) if bought]
-    return [
+        return ((number, 1, *bought[0]) for number, bought in zip(numbers, lines, strict=True) if bought)
+    return (
         (number, n, *line) for number, bought in zip(numbers, lines, strict=True) for n, line in enumerate(bought, 1)
-    ]
+    )
 
 
 def _update(

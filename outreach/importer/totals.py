@@ -64,8 +64,8 @@ def add(connection: Connection, run: Run, orders: Counted, since: int) -> list[C
             in_month[2] += 1
             in_month[3] += amount
     changes = _later(connection, stats, since)
-    many(connection, _ADD_STATS, list(map(tuple, stats)))
-    many(connection, _ADD_MONTHS, list(map(tuple, months)))
+    many(connection, _ADD_STATS, stats)
+    many(connection, _ADD_MONTHS, months)
     return changes
 
 

@@ -70,6 +70,6 @@ def _prune(tick: Tick, newest: int) -> None:
                 ).scalars()
             )
             if ids:
-                connection.execute(_fresh.delete().where(among(connection, _fresh.c.id, ids)))
+                connection.execute(_fresh.delete().where(among(_fresh.c.id, ids)))
         if len(ids) < BATCH:
             return

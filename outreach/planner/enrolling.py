@@ -83,8 +83,7 @@ def _not_enrolled(connection: Connection, campaign: Campaign, found: Sequence[Oc
     c = _enrolments.c
     query = select(c.customer_id, c.occasion).where(c.campaign == campaign.name)
     known = {
-        tuple(row)
-        for row in connection.execute(query.where(among(connection, c.customer_id, {o.customer_id for o in found})))
+        tuple(row) for row in connection.execute(query.where(among(c.customer_id, {o.customer_id for o in found})))
     }
     return list({(o.customer_id, o.key): o for o in found if (o.customer_id, o.key) not in known}.values())
 
@@ -154,18 +153,14 @@ def _arms_drawn(connection: Connection, campaign: Campaign, found: Sequence[Occa
     others = {i: [i] for i in ids}
     mine, other = _customers.alias("mine"), _customers.alias("other")
     for shared in (mine.c.email_id == other.c.email_id, mine.c.phone_id == other.c.phone_id):
-        query = (
-            select(mine.c.id, other.c.id)
-            .join(other, shared)
-            .where(among(connection, mine.c.id, ids), mine.c.id != other.c.id)
-        )
+        query = select(mine.c.id, other.c.id).join(other, shared).where(among(mine.c.id, ids), mine.c.id != other.c.id)
         for customer, twin in connection.execute(query):
             others[customer].append(twin)
     e = _enrolments.c
     query = select(e.customer_id, e.arm).where(
         e.experiment == (campaign.experiment or campaign.name), e.arm.is_not(None)
     )
-    query = query.where(among(connection, e.customer_id, {twin for twins in others.values() for twin in twins}))
+    query = query.where(among(e.customer_id, {twin for twins in others.values() for twin in twins}))
     arms_of: dict[int, str] = {}
     for customer, arm in connection.execute(query.order_by(e.id)):
         arms_of.setdefault(customer, arm)
@@ -183,7 +178,7 @@ def _earlier_times(
     c = _enrolments.c
     query = select(c.customer_id, c.occasion_at).where(
         c.campaign == campaign.name,
-        among(connection, c.customer_id, {o.customer_id for o in found}),
+        among(c.customer_id, {o.customer_id for o in found}),
         c.occasion_at > since,
         c.arm.is_not(None),
     )

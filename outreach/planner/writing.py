@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from outreach import arms, facts, occasions, releases, store, timing
 from outreach.campaigns import Campaign, Step
@@ -38,7 +38,7 @@ def wake_again(tick: Tick, campaign: Campaign, state: Any) -> None:
             ids = list(connection.execute(query.order_by(c.id).limit(BATCH)).scalars())
             at = tick.loaded.published_at
             later = (c.wake_at.is_(None)) | (c.wake_at > at)
-            connection.execute(update(_enrolments).where(among(connection, c.id, ids), later).values(wake_at=at))
+            connection.execute(update(_enrolments).where(among(c.id, ids), later).values(wake_at=at))
             if len(ids) < BATCH:
                 connection.execute(update(_states).where(_states.c.name == campaign.name).values(look_again=False))
                 return
@@ -48,7 +48,7 @@ def wake_again(tick: Tick, campaign: Campaign, state: Any) -> None:
 def write_due(tick: Tick, campaign: Campaign) -> None:
     """Write the messages of every due step, a page of enrolments a transaction, until none is left or the brake holds."""
     brake = Brake(tick, campaign)
-    while _anythingdue_at(tick, campaign):
+    while _anything_due(tick, campaign):
         with store.write(tick.db) as connection:
             if not store.lock(connection, Lock.PLAN, campaign.name, wait=False):
                 return
@@ -57,19 +57,41 @@ def write_due(tick: Tick, campaign: Campaign) -> None:
                 return
 
 
-def _anythingdue_at(tick: Tick, campaign: Campaign) -> bool:
-    c = _enrolments.c
+_DUE = (
+    _enrolments.c.campaign == bindparam("of"),
+    _enrolments.c.wake_at.is_not(None),
+    _enrolments.c.wake_at <= bindparam("now"),
+)
+_ANY_DUE = select(_enrolments.c.id).where(*_DUE).limit(1)
+_DUE_ENROLMENTS = (
+    select(
+        _enrolments.c.id,
+        _enrolments.c.customer_id,
+        _enrolments.c.occasion,
+        _enrolments.c.record_id,
+        _enrolments.c.occasion_at,
+        _enrolments.c.arm,
+        _enrolments.c.created_at,
+        _enrolments.c.wake_at,
+        _customers.c.external_id,
+        _customers.c.zones,
+        _customers.c.email_id,
+        _customers.c.phone_id,
+    )
+    .join(_customers, _customers.c.id == _enrolments.c.customer_id)
+    .where(*_DUE)
+    .order_by(_enrolments.c.wake_at, _enrolments.c.id)
+    .limit(PAGE)
+)
+
+
+def _anything_due(tick: Tick, campaign: Campaign) -> bool:
     with store.read(tick.db) as connection:
-        query = select(c.id).where(c.campaign == campaign.name, c.wake_at.is_not(None), c.wake_at <= tick.now)
-        return connection.execute(query.limit(1)).first() is not None
+        return connection.execute(_ANY_DUE, {"of": campaign.name, "now": tick.now}).first() is not None
 
 
 def _due_enrolments(connection: Connection, tick: Tick, campaign: Campaign) -> Sequence[Any]:
-    c, p = _enrolments.c, _customers.c
-    columns = (c.id, c.customer_id, c.occasion, c.record_id, c.occasion_at, c.arm, c.created_at, c.wake_at)
-    query = select(*columns, p.external_id, p.zones, p.email_id, p.phone_id).join(_customers, p.id == c.customer_id)
-    query = query.where(c.campaign == campaign.name, c.wake_at.is_not(None), c.wake_at <= tick.now)
-    return connection.execute(query.order_by(c.wake_at, c.id).limit(PAGE)).all()
+    return connection.execute(_DUE_ENROLMENTS, {"of": campaign.name, "now": tick.now}).all()
 
 
 @dataclass(frozen=True)
@@ -119,7 +141,7 @@ def _unwritten(connection: Connection, campaign: Campaign, due: Sequence[_DueSte
     query = select(c.step, c.customer_id, c.occasion).where(
         c.campaign == campaign.name,
         c.step.in_({d.step.id for d in due}),
-        among(connection, c.customer_id, {d.enrolment.customer_id for d in due}),
+        among(c.customer_id, {d.enrolment.customer_id for d in due}),
     )
     known = {tuple(row) for row in connection.execute(query)}
     return [d for d in due if (d.step.id, d.enrolment.customer_id, d.enrolment.occasion) not in known]

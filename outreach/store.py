@@ -167,6 +167,9 @@ class _Among(FunctionElement[bool]):
     type = Boolean()
     name = "among"
 
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002
+        return self  # SQLite would get `... = 1`, and then use no index
+
 
 @compiles(_Among, "sqlite")
 def _among_sqlite(element: _Among, compiler: SQLCompiler, **how: Any) -> str:

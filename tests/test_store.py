@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 
 from outreach import store
 from outreach.errors import ClockError, DatabaseError
-from outreach.models import Installation
+from outreach.models import Contact, Installation, table
 from tests.conftest import NOW, SECRET
 
 
@@ -86,7 +86,7 @@ def test_times_come_back_as_they_went_in_to_the_microsecond(db: store.Database) 
         store.seen(connection, at)
 
     with store.read(db) as connection:
-        assert connection.execute(select(Installation.__table__.c.newest)).scalar() == at  # type: ignore[attr-defined]
+        assert connection.execute(select(table(Installation).c.newest)).scalar() == at
 
 
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
@@ -109,3 +109,30 @@ def test_a_copy_elsewhere_must_be_adopted_and_only_postgresql_has_several_sender
             store.adopt_host(db, "one:/shop", adopt=False)
     else:
         store.adopt_host(db, "one:/shop", adopt=False)
+
+
+def test_a_list_of_ids_is_looked_up_by_index_on_sqlite(new_database: Callable[[str], str]) -> None:
+    database = store.open_database(new_database("sqlite"), secret=SECRET)
+    contacts = table(Contact)
+    query = select(contacts.c.id).where(store.among(contacts.c.id, "ids"), contacts.c.address.is_not(None))
+
+    with store.read(database) as connection:
+        sql = str(query.compile(connection))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[1, 2]",)).all()
+
+    assert any("SEARCH contacts USING INTEGER PRIMARY KEY" in row[3] for row in plan)
+
+
+def test_lists_are_one_parameter_on_both_databases(db: store.Database) -> None:
+    contacts = table(Contact)
+    with store.write(db) as connection:
+        rows = [{"kind": "email", "address": f"{n}@example.com", "address_hash": f"h{n}"} for n in range(5)]
+        store.insert_many(connection, contacts, rows)
+
+    with store.read(db) as connection:
+        by_hash = select(contacts.c.address_hash).where(store.among(contacts.c.address_hash, ["h1", "h3", "h9"]))
+        named = select(contacts.c.id).where(store.among(contacts.c.id, "ids"))
+
+        assert sorted(connection.execute(by_hash).scalars()) == ["h1", "h3"]
+        assert len(connection.execute(named, {"ids": [1, 2, 99]}).all()) == 2
+        assert connection.execute(named, {"ids": []}).all() == []

@@ -34,7 +34,7 @@ from outreach.models import (
 from outreach.releases import date_name
 from outreach.settings import Settings
 from outreach.store import among
-from outreach.values import parse_duration
+from outreach.values import Duration, parse_duration
 
 PAGE = 500  # occasions or enrolments a transaction: keeps each well under 0.2 s on a small machine
 AHEAD = timedelta(hours=14)  # the furthest any zone is ahead of UTC: a date is taken up before it begins anywhere
@@ -174,6 +174,24 @@ def _came_due(pages: Iterator[list[Occasion]], state: Any, now: datetime) -> Ite
         yield Page(kept or [], {"cursor": now})
 
 
+def _when_it_began(since: datetime, now: datetime, after: Duration, zone: str) -> tuple[datetime, datetime]:
+    """
+    The bounds of what may have come due in (since, now]: exact, or an hour wider beside a change of the clocks.
+
+    There the same wall-clock time comes twice or never, so subtracting does not undo adding.
+    """
+    low, high = timing.subtract(since, after, zone), timing.subtract(now, after, zone)
+    if all(_is_steady(at, zone) for at in (since, now, low, high)):
+        return low, high
+    return low - SLACK, high + SLACK
+
+
+def _is_steady(at: datetime, zone: str) -> bool:
+    """Whether the clocks of the zone do not change within two hours of the instant."""
+    around = (at - 2 * SLACK, at, at + 2 * SLACK)
+    return len({moment.astimezone(timing.zone(zone)).utcoffset() for moment in around}) == 1
+
+
 def _lapse_query(where: ColumnElement[bool]) -> Select[Any]:
     c = _stats.c
     return select(c.customer_id, c.last_order_id, c.last_order_at).where(where, c.last_order_at.is_not(None))
@@ -199,7 +217,7 @@ def _lapse_pages(
     after = campaign.trigger.after
     assert after is not None  # noqa: S101
     c = _stats.c
-    low, high = timing.subtract(since, after, zone) - SLACK, timing.subtract(now, after, zone) + SLACK
+    low, high = _when_it_began(since, now, after, zone)
     where = and_(c.last_order_at > low, c.last_order_at <= high)
     for rows in _paged(connection, _lapse_query(where), (c.last_order_at, c.customer_id)):
         yield [o for o in _lapses(rows, campaign, zone) if since < o.at <= now]
@@ -236,7 +254,7 @@ def _overdue_pages(
     after = campaign.trigger.after
     assert after is not None  # noqa: S101
     c = _cases.c
-    low, high = timing.subtract(since, after, zone) - SLACK, timing.subtract(now, after, zone) + SLACK
+    low, high = _when_it_began(since, now, after, zone)
     where = and_(c.opened_at > low, c.opened_at <= high)
     for rows in _paged(connection, _overdue_query(where), (c.opened_at, c.id)):
         yield [o for o in _overdue(rows, campaign, zone) if since < o.at <= now]

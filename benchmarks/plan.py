@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlalchemy import event, insert
 
-from outreach import planner, releases, store
+from outreach import collect_less_often, planner, releases, store
 from outreach.models import Enrolment, Fresh, Message, table, to_micros
 from outreach.settings import Business, ChannelSettings, Settings
 from outreach.store import Database
@@ -166,6 +166,7 @@ def bare_loop(folder: Path, filled: Database, count: int) -> float:
 
 
 def main() -> None:
+    collect_less_often()
     customers, orders_each, count = [*map(int, sys.argv[1:]), *[1_000_000, 10, 100_000][len(sys.argv) - 1 :]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -23,7 +23,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from outreach import __version__
+from outreach import __version__, collect_less_often
 from outreach.errors import OutreachError
 
 NOW = "outreach.now"
@@ -164,6 +164,7 @@ def commands() -> VerbsOnDemand:
 
 def main() -> None:
     """Run the command line and leave with 0, 1 or 2; a user's mistake never shows a traceback."""
+    collect_less_often()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter
     try:

@@ -9,7 +9,7 @@ after a crash is harmless, since an occasion has one key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
@@ -151,9 +151,15 @@ def from_clock(
     """Pages of what came due in (cursor, now]; the last page moves the cursor. Nothing due gives no page."""
     trigger, zone = campaign.trigger, settings.business.timezone
     if trigger.event == "customer.inactive":
-        yield from _came_due(_lapse_pages(connection, campaign, zone, state.cursor, now), state, now)
+        c = _stats.c
+        pages = _waited(
+            connection, campaign, zone, state.cursor, now, _lapse_query, _lapses, (c.last_order_at, c.customer_id)
+        )
+        yield from _came_due(pages, state, now)
     elif trigger.event == "case.overdue":
-        yield from _came_due(_overdue_pages(connection, campaign, zone, state.cursor, now), state, now)
+        key = (_cases.c.opened_at, _cases.c.id)
+        pages = _waited(connection, campaign, zone, state.cursor, now, _overdue_query, _overdue, key)
+        yield from _came_due(pages, state, now)
     elif name := date_name(campaign):
         yield from _came_due(_date_pages(connection, campaign, zone, name, state.cursor, now), state, now)
     elif trigger.event in ("date", "schedule"):
@@ -211,16 +217,22 @@ def _lapses(rows: Sequence[Any], campaign: Campaign, zone: str) -> list[Occasion
     ]
 
 
-def _lapse_pages(
-    connection: Connection, campaign: Campaign, zone: str, since: datetime, now: datetime
+def _waited(
+    connection: Connection,
+    campaign: Campaign,
+    zone: str,
+    since: datetime,
+    now: datetime,
+    query: Callable[[ColumnElement[bool]], Select[Any]],
+    read: Callable[[Sequence[Any], Campaign, str], list[Occasion]],
+    key: tuple[Any, Any],  # the time the wait began, and what tells two of the same time apart
 ) -> Iterator[list[Occasion]]:
+    """Pages of what began its wait so that the wait ended in (since, now]."""
     after = campaign.trigger.after
     assert after is not None  # noqa: S101
-    c = _stats.c
     low, high = _when_it_began(since, now, after, zone)
-    where = and_(c.last_order_at > low, c.last_order_at <= high)
-    for rows in _paged(connection, _lapse_query(where), (c.last_order_at, c.customer_id)):
-        yield [o for o in _lapses(rows, campaign, zone) if since < o.at <= now]
+    for rows in _paged(connection, query(and_(key[0] > low, key[0] <= high)), key):
+        yield [occasion for occasion in read(rows, campaign, zone) if since < occasion.at <= now]
 
 
 def _paged(connection: Connection, query: Select[Any], key: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
@@ -246,18 +258,6 @@ def _overdue(rows: Sequence[Any], campaign: Campaign, zone: str) -> list[Occasio
         Occasion(row.customer_id, row.id, f"case.overdue:{row.id}", timing.add(row.opened_at, after, zone))
         for row in rows
     ]
-
-
-def _overdue_pages(
-    connection: Connection, campaign: Campaign, zone: str, since: datetime, now: datetime
-) -> Iterator[list[Occasion]]:
-    after = campaign.trigger.after
-    assert after is not None  # noqa: S101
-    c = _cases.c
-    low, high = _when_it_began(since, now, after, zone)
-    where = and_(c.opened_at > low, c.opened_at <= high)
-    for rows in _paged(connection, _overdue_query(where), (c.opened_at, c.id)):
-        yield [o for o in _overdue(rows, campaign, zone) if since < o.at <= now]
 
 
 def _last_date(now: datetime, zone: str) -> date:

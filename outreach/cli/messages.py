@@ -36,7 +36,7 @@ def messages(
         return
     heads = tuple(name.removesuffix("_at").capitalize() for name in COLUMNS)
     rows = [[_cell(message[name], place.zone) for name in COLUMNS] for message in found]
-    show.table(f"{show.number(len(found))} messages" if found else "Messages", heads, rows)
+    show.table(f"{show.number(len(found))} message{'s' * (len(found) != 1)}" if found else "Messages", heads, rows)
 
 
 def _cell(value: object, zone: ZoneInfo) -> object:

@@ -63,15 +63,9 @@ def _in_time(connection: Connection, tick: Tick, campaign: Campaign, found: Sequ
         return []
     state = connection.execute(select(_states).where(_states.c.name == campaign.name)).one()
     start = releases.starts_at(campaign, tick.settings) or state.first_published_at
-    if state.backfill:
-        start = (
-            min(
-                start,
-                timing.subtract(state.first_published_at, campaign.backfill.last, tick.settings.business.timezone),
-            )
-            if campaign.backfill
-            else start
-        )
+    if state.backfill and campaign.backfill:
+        zone = tick.settings.business.timezone
+        start = min(start, timing.subtract(state.first_published_at, campaign.backfill.last, zone))
     end = releases.ends_at(campaign, tick.settings)
     return [o for o in found if o.at >= start and (end is None or o.at < end)]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from outreach import dispatcher, store
+from outreach import store
+from outreach.dispatcher import claiming
 from outreach.models import to_micros
 
 NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
@@ -44,7 +45,8 @@ def claim_time(db: store.Database, due: int) -> float:
     times = []
     for number in range(ROUNDS):
         start = time.perf_counter()
-        rows = dispatcher.claim(db, NOW, CHUNK, f"token {number}", NOW + timedelta(minutes=5))
+        with store.write(db) as connection:
+            rows = claiming.claim(connection, NOW, CHUNK, f"token {number}", NOW + timedelta(minutes=5))
         times.append(time.perf_counter() - start)
         assert len(rows) == due, f"{len(rows)} claimed, not {due}"
         with store.write(db) as connection:

@@ -120,7 +120,7 @@ def new_occasions(folder: Path, count: int) -> tuple[float, float, float]:
     publish(db, settings, {"delivered": campaign("{event: order.delivered}", more="brake: 100000000\n")})
     at = NOW + timedelta(minutes=1)
     with store.write(db) as connection:
-        connection.exec_driver_sql(f"UPDATE orders SET delivered_at = {to_micros(at)}")
+        connection.exec_driver_sql(f"UPDATE orders SET delivered_at = {to_micros(at)} + id")  # no two alike
         rows = [{"kind": "order.delivered", "record_id": i, "customer_id": i, "at": at} for i in range(1, count + 1)]
         connection.execute(insert(table(Fresh)), rows)
     longest = watch_transactions(db)

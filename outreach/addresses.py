@@ -56,9 +56,27 @@ def normal_phone(text: str, country: str | None) -> str:
     return _e164(re.sub(r"(?<=\d)\.0$", "", text) if re.fullmatch(r"\+?\d{7,15}\.0", text) else text, country)
 
 
-def _refuse_mangled(text: str) -> None:
+def normal_messenger(text: str) -> str:
+    """
+    The id by which Messenger knows somebody to your page (a page-scoped id: digits).
+
+    Raises:
+        ValueError: it is no such id, or was mangled by a spreadsheet.
+    """
+    text = text.strip().lstrip("'").removeprefix("messenger:").strip()
+    _refuse_exponent(text)
+    if not re.fullmatch(r"\d{5,25}", text):
+        raise ValueError("is no Messenger id: write its digits, such as 4812345678901234")
+    return text
+
+
+def _refuse_exponent(text: str) -> None:
     if re.fullmatch(r"[+-]?\d+([.,]\d+)?[eE]\s*\+?\d+", text):
         raise ValueError("was mangled by a spreadsheet, which lost its last digits: export it again as text")
+
+
+def _refuse_mangled(text: str) -> None:
+    _refuse_exponent(text)
     if not re.fullmatch(r"\+?[\d\s().\-\u2010-\u2015\u00a0]{4,40}", text):
         raise ValueError("is no phone number: write one number, such as +52 55 1234 5678")
     digits = re.sub(r"\D", "", text)

@@ -28,6 +28,7 @@ from outreach.yamlfile import Node, did_you_mean, listed, problem, shown
 
 _THREE_DAYS = Duration(days=3)
 _THIRTY_DAYS = Duration(days=30)
+RESERVED = "manual"  # what `outreach send` sends counts as this campaign's
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,11 @@ def _campaign(name: str, node: Node, settings: Settings, found: list[Problem]) -
     if not _is_name(name):
         text = f"the file's name `{shown(name)}` is no campaign name: use small letters, digits, _ and -"
         found.append(Problem(node.file, 0, 0, "campaign-name", text))
+    if name == RESERVED:
+        text = f"the name `{RESERVED}` is taken: manual sends are counted under it"
+        found.append(Problem(node.file, 0, 0, "campaign-name", text, "give the file another name"))
+    if values.get("was") == RESERVED:
+        found.append(problem(node.nearest("was"), "was", f"`was: {RESERVED}` would take over what was sent by hand"))
     trigger = _trigger(values["trigger"], node.nearest("trigger"), settings, found) if "trigger" in values else None
     purpose = values.get("purpose", "marketing")
     steps = _steps(values.get("steps", ()), node, purpose, settings, found)
@@ -451,7 +457,7 @@ def _between(read: Mapping[str, tuple[Campaign, Node]], names: set[str]) -> Iter
 
 def _cap_problems(settings: Settings, names: set[str]) -> Iterator[Problem]:
     for cap in settings.caps:
-        if cap.campaign and cap.campaign not in names:
+        if cap.campaign and cap.campaign not in (*names, RESERVED):
             file, line, column = settings_file.position(settings, "caps")
             text = f"a cap names the campaign `{cap.campaign}`, which does not exist"
             yield Problem(file, line, column, "cap", text, did_you_mean(cap.campaign, list(names)), warning=True)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -30,12 +31,15 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outreach import dispatcher, importer, planner, sources, store
+from outreach import alerts, dispatcher, importer, planner, sources, store
 from outreach.errors import OutreachError
 from outreach.settings import Settings
 from outreach.store import Database
+from outreach.values import Duration
 
 DISPATCH_AT_ONCE = 500  # messages under one reading of the clock: sending hours must not slip by meanwhile
+ALERT_EVERY = Duration(seconds=60)
+LOOK_SECONDS = 0.5  # a signal that comes just as a wait begins does not interrupt it
 GRACE_SECONDS = 10.0  # for import and plan when stopping; cut off, their transaction is done again next time
 
 log = logging.getLogger("outreach")
@@ -48,10 +52,40 @@ class Action(StrEnum):
     IMPORTED = "imported"
     PLANNED = "planned"
     DISPATCHED = "dispatched"
+    ALERTED = "alerted"  # something began that a person should know, or is over
+    UNTOLD = "untold"  # an alert did not get through; it is tried again
     FAILED = "failed"  # a stage's tick; the next one comes as usual
     STOPPING = "stopping"
     CUT_OFF = "cut_off"  # a stage was still busy when the grace period ended
     STOPPED = "stopped"
+
+
+class Stop:
+    """
+    An event that a signal's handler may set while the same thread waits for it.
+
+    `threading.Event` would then wait for its own lock for ever; `SimpleQueue.put` may interrupt itself
+    (docs.python.org/3/library/queue.html).
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
+
+    def is_set(self) -> bool:
+        """Whether the daemon is asked to end."""
+        return self._asked
+
+    def set(self) -> None:
+        """Ask it to end."""
+        self._asked = True
+        self._wake.put(None)
+
+    def wait(self) -> None:
+        """Return once it is asked to end; for one thread."""
+        while not self._asked:
+            with suppress(Empty):
+                self._wake.get(timeout=LOOK_SECONDS)
 
 
 @dataclass
@@ -60,7 +94,8 @@ class Daemon:
 
     settings: Settings
     db: Database
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
+    channels: dispatcher.Channels = field(default_factory=dispatcher.Channels)  # kept open between ticks
     seen: dict[int, Signature] = field(default_factory=dict)  # by source: its files when they were imported
     busy: dict[str, threading.Lock] = field(default_factory=lambda: {stage: threading.Lock() for stage in STAGES})
 
@@ -70,7 +105,7 @@ Signature = tuple[tuple[str, int, int], ...]  # path, time of change, size
 
 def run(settings: Settings, db: Database, *, adopt: bool = False, once: bool = False) -> None:
     """
-    Run import, plan and dispatch on their clocks until SIGTERM or SIGINT; with `once`, once each.
+    Run every stage on its clock until SIGTERM or SIGINT; with `once`, once each.
 
     The first signal lets the chunk in flight finish; a second one ends the process at once.
 
@@ -80,12 +115,13 @@ def run(settings: Settings, db: Database, *, adopt: bool = False, once: bool = F
     store.adopt_host(db, store.this_host(settings.workspace), adopt=adopt)
     daemon = Daemon(settings, db)
     with _logging(), _signals(daemon.stop):
-        _say(Action.STARTED, every={stage: str(settings.clock[stage]) for stage in STAGES})
+        _say(Action.STARTED, every={stage: str(_every(settings, stage)) for stage in STAGES})
         if once:
             for stage in STAGES:
                 tick(daemon, stage)
         else:
             _until_stopped(daemon)
+        daemon.channels.close()
         _say(Action.STOPPED)
 
 
@@ -97,7 +133,7 @@ def _until_stopped(daemon: Daemon) -> None:
         timezone=UTC,
     )
     for stage in STAGES:
-        every = daemon.settings.clock[stage].clock.total_seconds()
+        every = _every(daemon.settings, stage).clock.total_seconds()
         scheduler.add_job(tick, "interval", (daemon, stage), seconds=every, id=stage, next_run_time=_now())
     scheduler.start()
     daemon.stop.wait()
@@ -106,9 +142,15 @@ def _until_stopped(daemon: Daemon) -> None:
     _finish(daemon)
 
 
+def _every(settings: Settings, stage: str) -> Duration:
+    """How often a stage runs; the settings have no say in how often somebody looks after the others."""
+    return settings.clock.get(stage, ALERT_EVERY) if stage == "alert" else settings.clock[stage]
+
+
 def _finish(daemon: Daemon) -> None:
     """Wait for the chunk in flight, and a little for the stages that may be cut off anywhere."""
-    daemon.busy["dispatch"].acquire()
+    while not daemon.busy["dispatch"].acquire(timeout=LOOK_SECONDS):
+        pass
     late = [stage for stage in STAGES if stage != "dispatch" and not daemon.busy[stage].acquire(timeout=GRACE_SECONDS)]
     if late:
         _say(Action.CUT_OFF, stages=late)
@@ -117,7 +159,7 @@ def _finish(daemon: Daemon) -> None:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
+def _signals(stop: Stop) -> Iterator[None]:
     def asked(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
@@ -189,14 +231,33 @@ def _dispatch(daemon: Daemon) -> None:
     """Until nothing is due, the clock read anew for every few hundred messages."""
     while not daemon.stop.is_set():
         counts = dispatcher.dispatch(
-            daemon.db, daemon.settings, _now(), limit=DISPATCH_AT_ONCE, stop=daemon.stop.is_set
+            daemon.db,
+            daemon.settings,
+            _now(),
+            limit=DISPATCH_AT_ONCE,
+            stop=daemon.stop.is_set,
+            channels=daemon.channels,
         )
         _say_if_any(Action.DISPATCHED, counts.as_json())
         if counts.claimed < DISPATCH_AT_ONCE:
             break
 
 
-STAGES: Mapping[str, Callable[[Daemon], None]] = {"import": _import, "plan": _plan, "dispatch": _dispatch}
+def _alert(daemon: Daemon) -> None:
+    """Look for what a person should know; a telling that fails is no failure of the stage."""
+    counts = alerts.watch(daemon.db, daemon.settings, _now())
+    for one in counts.untold:
+        _say(Action.UNTOLD, logging.WARNING, by=one.by, alarm=one.alarm, why=one.why)
+    changed = counts.begun or counts.over or counts.told
+    _say(Action.ALERTED, logging.INFO if changed else logging.DEBUG, counts=counts.as_json())
+
+
+STAGES: Mapping[str, Callable[[Daemon], None]] = {
+    "import": _import,
+    "plan": _plan,
+    "dispatch": _dispatch,
+    "alert": _alert,
+}
 
 
 def _now() -> datetime:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, bindparam, or_, select
+from sqlalchemy import BigInteger, Connection, Select, Table, and_, bindparam, func, or_, select, type_coerce
 
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.gates import ContactFacts, Facts, Rules
@@ -34,12 +35,12 @@ from outreach.models import (
     Status,
     Suppression,
     table,
+    to_micros,
 )
 from outreach.settings import Settings
 from outreach.store import among
-from outreach.values import Money
+from outreach.values import CONTACT_KIND, Money
 
-CONTACT_KIND = {"email": "email", "sms": "phone", "whatsapp": "phone", "call": "phone"}
 COUNTED_BY_CAPS = (Status.SENDING, Status.SENT, Status.UNKNOWN)
 EVENT_WORDS = frozenset({"replied", "answered", "clicked", "reached", "coupon_redeemed"})
 ORDER_WORDS = {
@@ -56,7 +57,7 @@ _consents, _suppressions, _messages = table(Consent), table(Suppression), table(
 _events, _states = table(MessageEvent), table(CampaignState)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: see gates.Facts
 class Item:
     """One message, or one that might be: who, for what, and when."""
 
@@ -93,128 +94,130 @@ def fetch(
     """
     The facts of each item, in the items' order, as of `now`.
 
-    With `judging`, only what the enrolment is judged by: no words, no caps.
+    With `judging`, only what the enrolment is judged by: no words, no caps. What no purpose among
+    the items asks for (consents, open cases) is not looked up.
     """
-    people = {row.id: row for row in _people(connection, {item.customer_id for item in items})}
-    addresses = _addresses(connection, settings, people.values())
-    cases = _open_cases(connection, list(people), now)
-    words: Sequence[frozenset[str]] = [frozenset()] * len(items)
-    sent: Mapping[int, list[tuple[datetime, str, str, str]]] = {}
+    purposes = {item.step.purpose for item in items}
+    people = _people(connection, settings, {item.customer_id for item in items}, consents=purposes != {"transactional"})
+    cases = _open_cases(connection, people, now) if "marketing" in purposes else {}
+    words: Sequence[frozenset[str]] = [_NO_WORD] * len(items)
+    sent: Mapping[int, tuple[Sent, ...]] = {}
     paused: set[str] = set()
     cleared: set[int] = set()
     if not judging:
         words = true_words(connection, items, now)
-        sent = _sent(connection, settings, addresses, now)
+        sent = _sent(connection, settings, people.values(), now)
         paused = _paused(connection, {item.campaign.name for item in items})
         cleared = _cleared(connection, items)
-    return [
-        _facts(item, people.get(item.customer_id), addresses, cases, words[index], sent, paused, index in cleared)
-        for index, item in enumerate(items)
-    ]
-
-
-def _facts(
-    item: Item,
-    person: Any | None,
-    addresses: Mapping[int, dict[str, ContactFacts]],
-    cases: Mapping[int, frozenset[int]],
-    words: frozenset[str],
-    sent: Mapping[int, list[tuple[datetime, str, str, str]]],
-    paused: set[str],
-    cleared: bool,
-) -> Facts:
-    if person is None or person.merged_into is not None:
-        return Facts(external_id="", contacts={}, withdrawn=Reason.CUSTOMER_GONE)
-    contacts = addresses.get(item.customer_id, {})
-    return Facts(
-        external_id=person.external_id,
-        contacts=contacts,
-        zones=tuple(person.zones.split()),
-        withdrawn=Reason.RECORD_CLEARED if cleared else None,
-        paused=item.campaign.name in paused,
-        open_cases=cases.get(item.customer_id, frozenset()),
-        own_case=item.record_id if item.campaign.trigger.subject == "case" else None,
-        true_words=words,
-        sent={
-            contact.contact_id: tuple(sent[contact.contact_id])
-            for contact in contacts.values()
-            if contact.contact_id in sent
-        },
-    )
-
-
-_PEOPLE = select(
-    _customers.c.id,
-    _customers.c.external_id,
-    _customers.c.email_id,
-    _customers.c.phone_id,
-    _customers.c.zones,
-    _customers.c.merged_into,
-).where(among(_customers.c.id, "ids"))
-
-
-def _people(connection: Connection, ids: Iterable[int]) -> Sequence[Any]:
-    return connection.execute(_PEOPLE, {"ids": ids}).all()
-
-
-_CONTACTS = select(_contacts.c.id, _contacts.c.kind, _contacts.c.address, _contacts.c.address_hash).where(
-    among(_contacts.c.id, "ids"), _contacts.c.address.is_not(None)
-)
-
-
-def _addresses(connection: Connection, settings: Settings, people: Iterable[Any]) -> dict[int, dict[str, ContactFacts]]:
-    people = list(people)
-    ids = {i for person in people for i in (person.email_id, person.phone_id) if i is not None}
-    if not ids:
-        return {}
-    contacts = {row.id: row for row in connection.execute(_CONTACTS, {"ids": ids})}
-    consents = _consents_in_force(connection, ids)
-    suppressions = _suppressions_in_force(connection, [row.address_hash for row in contacts.values()])
-    channels = [(channel, CONTACT_KIND[channel]) for channel in settings.channels if channel in CONTACT_KIND]
-    found: dict[int, dict[str, ContactFacts]] = {}
-    for person in people:
-        mine = {"email": contacts.get(person.email_id), "phone": contacts.get(person.phone_id)}
-        found[person.id] = {
-            channel: ContactFacts(
-                contact_id=contact.id,
-                address=contact.address,
-                consent=consents.get((contact.id, channel), "unknown"),
-                suppressions=suppressions.get((contact.kind, contact.address_hash), ()),
+    found = []
+    for index, item in enumerate(items):
+        person = people.get(item.customer_id)
+        if person is None:
+            found.append(Facts(external_id="", contacts={}, withdrawn=Reason.CUSTOMER_GONE))
+            continue
+        open_cases = cases.get(item.customer_id, _NO_CASE)
+        found.append(
+            Facts(
+                external_id=person.external_id,
+                contacts=person.contacts,
+                zones=person.zones,
+                withdrawn=Reason.RECORD_CLEARED if index in cleared else None,
+                paused=item.campaign.name in paused,
+                open_cases=open_cases,
+                own_case=item.record_id if open_cases and item.campaign.trigger.subject == "case" else None,
+                true_words=words[index],
+                sent={i: sent[i] for one in person.contacts.values() if (i := one.contact_id) in sent} if sent else {},
+                email_id=person.email_id,
+                phone_id=person.phone_id,
+                messenger_id=person.messenger_id,
             )
-            for channel, kind in channels
-            if (contact := mine[kind]) is not None
-        }
+        )
     return found
 
 
-_CONSENTS = select(_consents.c.contact_id, _consents.c.channel, _consents.c.status, _consents.c.at).where(
-    among(_consents.c.contact_id, "ids")
+Sent = tuple[datetime, str, str, str]  # time, purpose, channel, campaign
+_NO_CASE, _NO_WORD = frozenset[int](), frozenset[str]()
+
+
+class _Person(NamedTuple):
+    external_id: str
+    contacts: dict[str, ContactFacts]  # by channel
+    zones: tuple[str, ...]
+    email_id: int | None
+    phone_id: int | None
+    messenger_id: int | None
+
+
+_emails, _phones, _pages = (_contacts.alias(name) for name in ("emails", "phones", "pages"))
+_PEOPLE = (
+    select(
+        _customers.c.id,
+        _customers.c.external_id,
+        _customers.c.zones,
+        _customers.c.email_id,
+        _customers.c.phone_id,
+        _customers.c.messenger_id,
+        _emails.c.address,
+        _phones.c.address,
+        _pages.c.address,
+    )
+    .join(_emails, _emails.c.id == _customers.c.email_id, isouter=True)
+    .join(_phones, _phones.c.id == _customers.c.phone_id, isouter=True)
+    .join(_pages, _pages.c.id == _customers.c.messenger_id, isouter=True)
+    .where(among(_customers.c.id, "ids"), _customers.c.merged_into.is_(None))
+)
+
+
+def _people(connection: Connection, settings: Settings, ids: Iterable[int], *, consents: bool) -> dict[int, _Person]:
+    """Those who are still there, with the addresses that can be used; consents are looked up only if asked for."""
+    rows = connection.execute(_PEOPLE, {"ids": ids}).all()
+    usable = {i for row in rows for i, address in zip(row[3:6], row[6:], strict=True) if address is not None}
+    granted = _consents_in_force(connection, usable) if consents and usable else {}
+    suppressed = _suppressions_in_force(connection, usable) if usable else {}
+    channels = [(channel, CONTACT_KIND[channel]) for channel in settings.channels if channel in CONTACT_KIND]
+    people = {}
+    for i, external_id, zones, email_id, phone_id, messenger_id, email, phone, page in rows:
+        contacts = {}
+        known = {"email": (email_id, email), "phone": (phone_id, phone), "messenger": (messenger_id, page)}
+        for channel, kind in channels:
+            contact, address = known[kind]
+            if address is not None:
+                consent = granted.get((contact, channel), "unknown")
+                contacts[channel] = ContactFacts(contact, address, consent, suppressed.get(contact, ()))
+        people[i] = _Person(external_id, contacts, tuple(zones.split()), email_id, phone_id, messenger_id)
+    return people
+
+
+_CONSENTS = (
+    select(_consents.c.contact_id, _consents.c.channel, _consents.c.status)
+    .where(among(_consents.c.contact_id, "ids"))
+    .order_by(_consents.c.at, _consents.c.status == "revoked")
 )
 
 
 def _consents_in_force(connection: Connection, contact_ids: Iterable[int]) -> dict[tuple[int, str], str]:
     """The latest line by its own date; at one instant a revocation wins (models.Consent)."""
-    latest: dict[tuple[int, str], tuple[datetime, bool]] = {}
-    for contact_id, channel, status, at in connection.execute(_CONSENTS, {"ids": contact_ids}):
-        line = (at, status == "revoked")
-        key = (contact_id, channel)
-        if key not in latest or line > latest[key]:
-            latest[key] = line
-    return {key: "revoked" if revoked else "granted" for key, (_, revoked) in latest.items()}
+    rows = connection.execute(_CONSENTS, {"ids": contact_ids}).all()
+    return {(contact, channel): status for contact, channel, status in rows}
 
 
-_SUPPRESSIONS = select(
-    _suppressions.c.kind, _suppressions.c.address_hash, _suppressions.c.scope, _suppressions.c.channel
-).where(among(_suppressions.c.address_hash, "hashes"), _suppressions.c.lifted_at.is_(None))
+_SUPPRESSIONS = (
+    select(_contacts.c.id, _suppressions.c.scope, _suppressions.c.channel)
+    .join(
+        _suppressions,
+        and_(_suppressions.c.address_hash == _contacts.c.address_hash, _suppressions.c.kind == _contacts.c.kind),
+    )
+    .where(among(_contacts.c.id, "ids"), _suppressions.c.lifted_at.is_(None))
+)
 
 
 def _suppressions_in_force(
-    connection: Connection, hashes: Sequence[str]
-) -> dict[tuple[str, str], tuple[tuple[str, str], ...]]:
-    found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for row in connection.execute(_SUPPRESSIONS, {"hashes": hashes}):
-        found[(row.kind, row.address_hash)].append((row.scope, row.channel))
-    return {key: tuple(sorted(entries)) for key, entries in found.items()}
+    connection: Connection, contact_ids: Iterable[int]
+) -> dict[int, tuple[tuple[str, str], ...]]:
+    found: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for contact, scope, channel in connection.execute(_SUPPRESSIONS, {"ids": contact_ids}):
+        found[contact].append((scope, channel))
+    return {contact: tuple(sorted(entries)) for contact, entries in found.items()}
 
 
 _OPEN_CASES = select(_cases.c.customer_id, _cases.c.id).where(
@@ -224,7 +227,7 @@ _OPEN_CASES = select(_cases.c.customer_id, _cases.c.id).where(
 )
 
 
-def _open_cases(connection: Connection, customer_ids: Sequence[int], now: datetime) -> dict[int, frozenset[int]]:
+def _open_cases(connection: Connection, customer_ids: Iterable[int], now: datetime) -> dict[int, frozenset[int]]:
     found: dict[int, set[int]] = defaultdict(set)
     for row in connection.execute(_OPEN_CASES, {"ids": customer_ids, "now": now}):
         found[row.customer_id].add(row.id)
@@ -243,17 +246,17 @@ _SENT = (
 
 
 def _sent(
-    connection: Connection, settings: Settings, addresses: Mapping[int, dict[str, ContactFacts]], now: datetime
-) -> dict[int, list[tuple[datetime, str, str, str]]]:
+    connection: Connection, settings: Settings, people: Iterable[_Person], now: datetime
+) -> dict[int, tuple[Sent, ...]]:
     """What caps count: by contact, within the longest window, newest first."""
-    ids = {contact.contact_id for channels in addresses.values() for contact in channels.values()}
+    ids = {contact.contact_id for person in people for contact in person.contacts.values()}
     if not ids or not settings.caps:
         return {}
     since = now - max(cap.limit.per.clock for cap in settings.caps)
-    found: dict[int, list[tuple[datetime, str, str, str]]] = defaultdict(list)
-    for row in connection.execute(_SENT, {"ids": ids, "since": since}):
-        found[row.contact_id].append((row.sent_at, row.purpose, row.channel, row.campaign))
-    return found
+    found: dict[int, list[Sent]] = defaultdict(list)
+    for contact, at, purpose, channel, campaign in connection.execute(_SENT, {"ids": ids, "since": since}):
+        found[contact].append((at, purpose, channel, campaign))
+    return {contact: tuple(sent) for contact, sent in found.items()}
 
 
 _PAUSED = select(_states.c.name).where(among(_states.c.name, "names"), _states.c.paused_at.is_not(None))
@@ -265,30 +268,30 @@ def _paused(connection: Connection, names: set[str]) -> set[str]:
 
 def _cleared(connection: Connection, items: Sequence[Item]) -> set[int]:
     """Which items' order no longer has the time that fired their trigger."""
-    wanted = {i: item for i, item in enumerate(items) if item.campaign.trigger.subject == "order"}
-    rows = _records(connection, {item.record_id for item in wanted.values() if item.record_id})
-    return {
-        i
-        for i, item in wanted.items()
-        if (order := rows.get(item.record_id)) is None
-        or getattr(order, f"{item.campaign.trigger.event.partition('.')[2]}_at") is None
+    fired = {
+        i: f"{item.campaign.trigger.event.partition('.')[2]}_at"
+        for i, item in enumerate(items)
+        if item.campaign.trigger.subject == "order"
     }
+    times = _order_times(connection, fired.values(), {items[i].record_id for i in fired})
+    return {i for i, column in fired.items() if times.get(items[i].record_id, {}).get(column) is None}
 
 
-_ORDER_TIMES = select(
-    _orders.c.id,
-    _orders.c.placed_at,
-    _orders.c.paid_at,
-    _orders.c.shipped_at,
-    _orders.c.delivered_at,
-    _orders.c.cancelled_at,
-    _orders.c.refunded_at,
-).where(among(_orders.c.id, "ids"))
+def _order_times(
+    connection: Connection, columns: Iterable[str], order_ids: Iterable[int | None]
+) -> dict[int | None, dict[str, int | None]]:
+    """Some times of some orders, as they are stored."""
+    names, ids = tuple(sorted(set(columns))), [i for i in order_ids if i is not None]
+    if not ids:
+        return {}
+    rows = connection.execute(_order_times_query(names), {"ids": ids}).all()
+    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
 
-def _records(connection: Connection, order_ids: Iterable[int | None]) -> dict[int | None, Any]:
-    ids = [i for i in order_ids if i is not None]
-    return {row.id: row for row in connection.execute(_ORDER_TIMES, {"ids": ids})} if ids else {}
+@cache
+def _order_times_query(columns: tuple[str, ...]) -> Select[Any]:
+    times = [type_coerce(_orders.c[name], BigInteger) for name in columns]
+    return select(_orders.c.id, *times).where(among(_orders.c.id, "ids"))
 
 
 # --- `unless` and `stop_when` ---------------------------------------------------------------------
@@ -305,8 +308,8 @@ def true_words(connection: Connection, items: Sequence[Item], now: datetime) -> 
     since = min(item.occasion_at for item, words in zip(items, asked, strict=True) if words)
     if every & {"ordered", "ordered_same"}:
         _mark_ordered(connection, items, found, people, since, now)
-    if every & ORDER_WORDS.keys():
-        _mark_order_times(connection, items, found, now)
+    if words_of_orders := every & ORDER_WORDS.keys():
+        _mark_order_times(connection, items, found, words_of_orders, now)
     if every & EVENT_WORDS:
         _mark_events(connection, items, found, people, since, now)
     if "opted_out" in every:
@@ -314,6 +317,14 @@ def true_words(connection: Connection, items: Sequence[Item], now: datetime) -> 
     if every & {"case_open", "case_closed"}:
         _mark_cases(connection, items, found, people, now)
     return [frozenset(words & wanted) for words, wanted in zip(found, asked, strict=True)]
+
+
+_ORDERED = select(_orders.c.customer_id, _orders.c.id, type_coerce(_orders.c.placed_at, BigInteger)).where(
+    among(_orders.c.customer_id, "ids"),
+    _orders.c.placed_at > bindparam("since"),
+    _orders.c.placed_at <= bindparam("now"),
+    _orders.c.counted,
+)
 
 
 def _mark_ordered(
@@ -324,19 +335,16 @@ def _mark_ordered(
     since: datetime,
     now: datetime,
 ) -> None:
-    c = _orders.c
-    wanted = select(c.id, c.customer_id, c.placed_at).where(
-        among(c.customer_id, people), c.placed_at > since, c.placed_at <= now, c.counted
-    )
-    later: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(wanted):
-        later[row.customer_id].append(row)
+    later: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for customer, order, at in connection.execute(_ORDERED, {"ids": people, "since": since, "now": now}).all():
+        later[customer].append((order, at))
     same: dict[int, list[int]] = {}
     for index, item in enumerate(items):
+        if item.customer_id not in later:
+            continue
         own = item.record_id if item.campaign.trigger.subject == "order" else None
-        orders = [
-            row.id for row in later.get(item.customer_id, ()) if row.placed_at > item.occasion_at and row.id != own
-        ]
+        occasion_at = to_micros(item.occasion_at)
+        orders = [order for order, at in later[item.customer_id] if at > occasion_at and order != own]
         if orders:
             found[index].add("ordered")
             if "ordered_same" in item.step.unless or "ordered_same" in item.campaign.stop_when:
@@ -360,16 +368,29 @@ def _mark_ordered_same(
                 found[index].add("ordered_same")
 
 
-def _mark_order_times(connection: Connection, items: Sequence[Item], found: list[set[str]], now: datetime) -> None:
-    rows = _records(connection, {item.record_id for item in items if item.campaign.trigger.subject == "order"})
-    for index, item in enumerate(items):
-        order = rows.get(item.record_id) if item.campaign.trigger.subject == "order" else None
-        if order is None:
-            continue
-        for word, column in ORDER_WORDS.items():
-            at = getattr(order, column)
-            if at is not None and item.occasion_at < at <= now:
+def _mark_order_times(
+    connection: Connection, items: Sequence[Item], found: list[set[str]], words: Iterable[str], now: datetime
+) -> None:
+    columns = [(word, ORDER_WORDS[word]) for word in words]
+    own = {i: item.record_id for i, item in enumerate(items) if item.campaign.trigger.subject == "order"}
+    times, end = _order_times(connection, [column for _, column in columns], set(own.values())), to_micros(now)
+    for index, order in own.items():
+        for word, column in columns if order in times else ():
+            at = times[order][column]
+            if at is not None and to_micros(items[index].occasion_at) < at <= end:
                 found[index].add(word)
+
+
+_HAPPENED = (
+    select(_events.c.customer_id, _events.c.kind, func.max(type_coerce(_events.c.at, BigInteger)))
+    .where(
+        among(_events.c.customer_id, "ids"),
+        _events.c.at > bindparam("since"),
+        _events.c.at <= bindparam("now"),
+        _events.c.kind.in_(sorted(EVENT_WORDS)),
+    )
+    .group_by(_events.c.customer_id, _events.c.kind)
+)
 
 
 def _mark_events(
@@ -380,48 +401,63 @@ def _mark_events(
     since: datetime,
     now: datetime,
 ) -> None:
-    c = _events.c
-    wanted = select(c.customer_id, c.kind, c.at).where(
-        among(c.customer_id, people), c.at > since, c.at <= now, c.kind.in_(sorted(EVENT_WORDS))
-    )
-    latest: dict[tuple[int, str], datetime] = {}
-    for row in connection.execute(wanted):
-        key = (row.customer_id, row.kind)
-        latest[key] = max(row.at, latest.get(key, row.at))
+    latest: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for customer, word, at in connection.execute(_HAPPENED, {"ids": people, "since": since, "now": now}):
+        latest[customer].append((word, at))
     for index, item in enumerate(items):
-        for word in EVENT_WORDS:
-            at = latest.get((item.customer_id, word))
-            if at is not None and at > item.occasion_at:
+        for word, at in latest.get(item.customer_id, ()):
+            if at > to_micros(item.occasion_at):
                 found[index].add(word)
+
+
+_mine = or_(
+    *(_contacts.c.id == own for own in (_customers.c.email_id, _customers.c.phone_id, _customers.c.messenger_id))
+)
+_REVOKED = (
+    select(_customers.c.id, _consents.c.at)
+    .join(_contacts, _mine)
+    .join(_consents, _consents.c.contact_id == _contacts.c.id)
+    .where(
+        among(_customers.c.id, "ids"),
+        _consents.c.status == "revoked",
+        _consents.c.by == "recipient",
+        _consents.c.at <= bindparam("now"),
+    )
+)
+_LISTED = (
+    select(_customers.c.id, _suppressions.c.at)
+    .join(_contacts, _mine)
+    .join(
+        _suppressions,
+        and_(_suppressions.c.address_hash == _contacts.c.address_hash, _suppressions.c.kind == _contacts.c.kind),
+    )
+    .where(among(_customers.c.id, "ids"), _suppressions.c.scope == "contact", _suppressions.c.at <= bindparam("now"))
+)
 
 
 def _mark_opted_out(
     connection: Connection, items: Sequence[Item], found: list[set[str]], people: set[int], now: datetime
 ) -> None:
-    c, s = _customers.c, _suppressions.c
-    mine = and_(or_(_contacts.c.id == c.email_id, _contacts.c.id == c.phone_id), among(c.id, people))
-    own = select(c.id, _consents.c.at).join(_contacts, mine).join(_consents, _consents.c.contact_id == _contacts.c.id)
-    own = own.where(_consents.c.status == "revoked", _consents.c.by == "recipient", _consents.c.at <= now)
-    listed = select(c.id, s.at).join(_contacts, mine)
-    listed = listed.join(_suppressions, and_(s.address_hash == _contacts.c.address_hash, s.kind == _contacts.c.kind))
-    listed = listed.where(s.scope == "contact", s.at <= now)
     latest: dict[int, datetime] = {}
-    for query in (own, listed):
-        for customer, at in connection.execute(query):
+    for query in (_REVOKED, _LISTED):
+        for customer, at in connection.execute(query, {"ids": people, "now": now}):
             latest[customer] = max(at, latest.get(customer, at))
     for index, item in enumerate(items):
         if (at := latest.get(item.customer_id)) is not None and at > item.occasion_at:
             found[index].add("opted_out")
 
 
+_CASES = select(_cases.c.id, _cases.c.customer_id, _cases.c.opened_at, _cases.c.closed_at).where(
+    among(_cases.c.customer_id, "ids"), _cases.c.opened_at <= bindparam("now")
+)
+
+
 def _mark_cases(
     connection: Connection, items: Sequence[Item], found: list[set[str]], people: set[int], now: datetime
 ) -> None:
     """`case_open`: another case is open now or was opened since; `case_closed`: one was closed since."""
-    c = _cases.c
-    wanted = select(c.id, c.customer_id, c.opened_at, c.closed_at)
     by_customer: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(wanted.where(among(c.customer_id, people), c.opened_at <= now)):
+    for row in connection.execute(_CASES, {"ids": people, "now": now}):
         by_customer[row.customer_id].append(row)
     for index, item in enumerate(items):
         about_case = item.campaign.trigger.subject == "case"
@@ -445,25 +481,37 @@ def matches_line(trigger: Trigger, line: Mapping[str, Any]) -> bool:
     )
 
 
+_LINES = select(_lines).where(among(_lines.c.order_id, "ids")).order_by(_lines.c.order_id, _lines.c.number)
+
+
 def lines_of(connection: Connection, order_ids: Iterable[int]) -> dict[int, list[dict[str, Any]]]:
     """The lines of each order, in order, without the cells that are empty."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    c = _lines.c
-    for row in connection.execute(select(_lines).where(among(c.order_id, order_ids)).order_by(c.order_id, c.number)):
-        line = {k: v for k, v in row._mapping.items() if v is not None and k not in ("order_id", "number")}
-        found[row.order_id].append(line)
+    for row in _dicts(connection, _LINES, order_ids):
+        line = {k: v for k, v in row.items() if v is not None and k not in ("order_id", "number")}
+        found[row["order_id"]].append(line)
     return found
+
+
+def _dicts(connection: Connection, query: Select[Any], ids: Iterable[int]) -> list[dict[str, Any]]:
+    result = connection.execute(query, {"ids": ids})
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 # --- what templates see ---------------------------------------------------------------------------
 
 
+_WHOLE_PEOPLE = (
+    select(_customers, *(c for c in _stats.c if c.name != "customer_id"))
+    .join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True)
+    .where(among(_customers.c.id, "ids"))
+)
+
+
 def contexts(connection: Connection, settings: Settings, items: Sequence[Item]) -> list[dict[str, Any]]:
     """The template context of each item, in the items' order; names without a value are left out."""
-    ids = sorted({item.customer_id for item in items})
-    query = select(_customers, *(c for c in _stats.c if c.name != "customer_id"))
-    query = query.join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True).where(among(_customers.c.id, ids))
-    people = {row.id: row._mapping for row in connection.execute(query)}
+    people = {row["id"]: row for row in _dicts(connection, _WHOLE_PEOPLE, {item.customer_id for item in items})}
     own = {item.record_id for item in items if item.campaign.trigger.subject == "order" and item.record_id}
     last = {person["last_order_id"] for person in people.values() if person["last_order_id"]}
     orders = _orders_with_lines(connection, own | last)
@@ -513,6 +561,7 @@ _PRIVATE = frozenset(
         "external_id",
         "email_id",
         "phone_id",
+        "messenger_id",
         "zones",
         "merged_into",
         "row_hash",
@@ -542,8 +591,11 @@ def _orders_with_lines(connection: Connection, ids: set[int]) -> dict[int, dict[
     return found
 
 
-def _rows(connection: Connection, of: Table, ids: Iterable[int | None]) -> dict[int, Any]:
-    wanted = sorted(i for i in ids if i is not None)
-    if not wanted:
-        return {}
-    return {row.id: row._mapping for row in connection.execute(select(of).where(among(of.c.id, wanted)))}
+def _rows(connection: Connection, of: Table, ids: Iterable[int | None]) -> dict[int, dict[str, Any]]:
+    wanted = [i for i in ids if i is not None]
+    return {row["id"]: row for row in _dicts(connection, _by_id(of), wanted)} if wanted else {}
+
+
+@cache
+def _by_id(of: Table) -> Select[Any]:
+    return select(of).where(among(of.c.id, "ids"))

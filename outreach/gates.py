@@ -28,7 +28,10 @@ PAUSED_LOOK = timedelta(minutes=1)  # how soon a paused message is looked at aga
 NO_ZONE_LOOK = timedelta(hours=1)  # how soon one whose zone is unknown is: a person may have set it
 
 
-@dataclass(frozen=True)
+# Not frozen, though nobody changes them: they are made by the thousand, and freezing makes each dearer threefold.
+
+
+@dataclass(slots=True)
 class ContactFacts:
     """What is known of one address on one channel."""
 
@@ -38,7 +41,7 @@ class ContactFacts:
     suppressions: tuple[tuple[str, str], ...] = ()  # (scope, channel or ""), those in force
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Facts:
     """What the rules need to know of one message or candidate, fetched once per batch."""
 
@@ -52,9 +55,12 @@ class Facts:
     true_words: frozenset[str] = frozenset()  # the `unless`/`stop_when` words true since the occasion
     sent: Mapping[int, tuple[tuple[datetime, str, str, str], ...]] = field(default_factory=dict)
     # by contact id: (time, purpose, channel, campaign) of what caps count, newest first
+    email_id: int | None = None  # the customer's contacts on record, usable or not
+    phone_id: int | None = None
+    messenger_id: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Rules:
     """What the release and the settings say about one message."""
 
@@ -96,7 +102,7 @@ Verdict = Send | Defer | End
 # Which channel
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Question:
     """What every gate is asked, and what several of them look at: by channel, in the step's order."""
 
@@ -115,16 +121,23 @@ class _Question:
 
 
 def _question(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> _Question:
-    usable = {channel: facts.contacts[channel] for channel in rules.channels if channel in facts.contacts}
-    free = {name: one for name, one in usable.items() if not _is_suppressed(one, name, rules.purpose)}
-    permitted = {name: one for name, one in free.items() if _consents(one, rules.purpose)}
+    usable: dict[str, ContactFacts] = {}
+    free: dict[str, ContactFacts] = {}
+    permitted: dict[str, ContactFacts] = {}
+    for channel in rules.channels:
+        if (one := facts.contacts.get(channel)) is not None:
+            usable[channel] = one
+            if not _is_suppressed(one, channel, rules.purpose):
+                free[channel] = one
+                if _consents(one, rules.purpose):
+                    permitted[channel] = one
     return _Question(facts, rules, settings, now, usable, free, permitted)
 
 
 def _is_suppressed(contact: ContactFacts, channel: str, purpose: str) -> bool:
     """Whether an entry in force blocks the purpose on the channel (the scopes of DESIGN 3.4)."""
     for scope, said_on in contact.suppressions:
-        if scope == Scope.ADDRESS:
+        if scope == Scope.ADDRESS and said_on in ("", channel):
             return True
         if scope == Scope.CONTACT and (purpose != "transactional" or said_on in ("", channel)):
             return True
@@ -288,7 +301,8 @@ GATES = (
     Gate(
         "suppression",
         "Is an address of the step's channels free of do-not-contact entries? Scope `marketing` blocks marketing; "
-        "`contact` blocks service and marketing, and transactional on the channel it was said on; `address` blocks all.",
+        "`contact` blocks service and marketing, and transactional on the channel it was said on; `address` blocks all, "
+        "or all on the one channel where nobody could be reached.",
         (Reason.SUPPRESSED,),
         _suppressed,
         at_enrolment=True,
@@ -349,6 +363,7 @@ GATES = (
     ),
     Gate("paused", "Is the campaign running?", (Reason.PAUSED,), _paused),
 )
+_AT_ENROLMENT = tuple(gate.ask for gate in GATES if gate.at_enrolment)
 
 
 # The verdicts
@@ -362,8 +377,8 @@ def judge(facts: Facts, rules: Rules, settings: Settings, secret: bytes) -> Reas
     open case; `at_most` is the planner's own. `rules` are those of the campaign's first step.
     """
     question = _question(facts, rules, settings, rules.due_at)
-    for gate in GATES:
-        if gate.at_enrolment and (verdict := gate.ask(question)) is not None:
+    for ask in _AT_ENROLMENT:
+        if (verdict := ask(question)) is not None:
             return verdict.reason
     if rules.purpose == "marketing" and arms.is_held_globally(secret, settings.holdout, facts.external_id):
         return Reason.GLOBAL_HOLDOUT
@@ -390,3 +405,11 @@ def why(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> list[t
     """What every gate says, in their order, None where it lets the message pass; for `explain`."""
     question = _question(facts, rules, settings, now)
     return [(gate, gate.ask(question)) for gate in GATES]
+
+
+def valid_until(channel: str, found: Facts, rules: Rules, settings: Settings, now: datetime) -> datetime:
+    """Until when a message let go at `now` may still arrive: the end of its sending hours, and its expiry."""
+    zones = found.zones or (settings.business.timezone,)
+    if rules.purpose == "transactional" and channel not in ("call", "sms"):
+        return rules.expires_at
+    return min(rules.expires_at, timing.closing(now, _hours_of(channel, settings), zones))

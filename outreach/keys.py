@@ -21,7 +21,7 @@ from outreach.values import (
     parse_week_window,
     parse_weekdays,
 )
-from outreach.yamlfile import Node, did_you_mean, listed, plain, problem, shown
+from outreach.yamlfile import Node, did_you_mean, listed, problem, shown
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class Record:
     keys: tuple[Key, ...]
     form: str  # what it looks like, for error texts
     refuse: Callable[[Node], Problem | None] | None = None  # a reason not to look at the keys at all
-    takes_more: Callable[[Node], bool] | None = None  # whether further keys are kept as plain data
 
     @property
     def what(self) -> str:
@@ -201,9 +200,7 @@ def read_record(kind: Record, node: Node, name: str, problems: list[Problem]) ->
         return {}
     entries = node.entries or {}
     known = {key.name: key for key in kind.keys}
-    more = {word: value for word, value in entries.items() if word not in known}
-    kept = bool(kind.takes_more and kind.takes_more(node))
-    problems += [_unknown_key(node, word, known, name) for word in more if not kept or _mistaken(word)]
+    problems += [_unknown_key(node, word, known, name) for word in entries if word not in known]
     for key in kind.keys:
         if key.required and key.name not in entries:
             text = f"`{key.name}` is missing" + (f" in `{name}`" if name else "")
@@ -213,7 +210,6 @@ def read_record(kind: Record, node: Node, name: str, problems: list[Problem]) ->
         for word, value in entries.items()
         if word in known
     }
-    values |= {word: plain(value) for word, value in more.items() if kept}
     return {word: value for word, value in values.items() if value is not None}
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, tuple_
 
 from outreach import conditions, facts, timing
 from outreach.campaigns import Campaign
@@ -44,8 +45,7 @@ _customers, _stats, _dates = table(Customer), table(CustomerStats), table(Custom
 _orders, _cases, _shop_events, _fresh = table(Order), table(Case), table(ShopEvent), table(Fresh)
 
 
-@dataclass(frozen=True)
-class Occasion:
+class Occasion(NamedTuple):
     """One firing of a trigger for one customer."""
 
     customer_id: int
@@ -87,14 +87,24 @@ def from_fresh(
     kinds = fresh_kinds(campaign)
     last = state.fresh_id
     while kinds and last < newest:
-        c = _fresh.c
-        wanted = select(c.id, c.record_id, c.customer_id).where(c.kind.in_(kinds), c.id > last, c.id <= newest)
-        rows = connection.execute(wanted.order_by(c.id).limit(PAGE)).all()
+        rows = connection.execute(_FRESH_PAGE, {"kinds": kinds, "last": last, "newest": newest}).all()
         last = rows[-1].id if len(rows) == PAGE else newest
         if rows:
-            records = {row.record_id: row.customer_id for row in rows}
+            records = {record: customer for _, record, customer in rows}
             occasions, cleared = _of_records(connection, campaign, settings, records, now)
             yield Page(occasions, {"fresh_id": last}, cleared)
+
+
+_FRESH_PAGE = (
+    select(_fresh.c.id, _fresh.c.record_id, _fresh.c.customer_id)
+    .where(
+        _fresh.c.kind.in_(bindparam("kinds", expanding=True)),
+        _fresh.c.id > bindparam("last"),
+        _fresh.c.id <= bindparam("newest"),
+    )
+    .order_by(_fresh.c.id)
+    .limit(PAGE)
+)
 
 
 def _of_records(
@@ -117,29 +127,31 @@ def _of_records(
             for occasion in page
         ]
         return found, []
-    of, column = _record_time(campaign)
-    wanted = select(
-        of.c.id, of.c.customer_id if of is not _customers else of.c.id.label("customer_id"), column.label("at")
-    )
-    occasions, cleared = [], []
-    for row in connection.execute(wanted.where(among(of.c.id, records))):
-        key = f"{trigger.event}:{row.id}"
-        if row.at is None:
-            cleared.append(Occasion(row.customer_id, row.id, key, now))
+    occasions, cleared, event = [], [], trigger.event
+    for record, customer, at in connection.execute(_times(trigger.subject, event), {"ids": records}).all():
+        if at is None:
+            cleared.append(Occasion(customer, record, f"{event}:{record}", now))
         else:
-            occasions.append(Occasion(row.customer_id, row.id, key, row.at))
+            occasions.append(Occasion(customer, record, f"{event}:{record}", at))
     return occasions, cleared
 
 
-def _record_time(campaign: Campaign) -> tuple[Any, Any]:
+@cache
+def _times(subject: str, event: str) -> Select[Any]:
+    """The id, the customer and the time of each of some records."""
+    of, column = _record_time(subject, event)
+    customer = of.c.id.label("customer_id") if of is _customers else of.c.customer_id
+    return select(of.c.id, customer, column).where(among(of.c.id, "ids"))
+
+
+def _record_time(subject: str, event: str) -> tuple[Any, Any]:
     """The table and the time column of a record trigger."""
-    trigger = campaign.trigger
-    if trigger.subject == "event":
+    if subject == "event":
         return _shop_events, _shop_events.c.at
-    if trigger.event == "customer.created":
+    if event == "customer.created":
         return _customers, _customers.c.created_at
-    of = _orders if trigger.subject == "order" else _cases
-    return of, of.c[f"{trigger.event.partition('.')[2]}_at"]
+    of = _orders if subject == "order" else _cases
+    return of, of.c[f"{event.partition('.')[2]}_at"]
 
 
 # --- from the clock -------------------------------------------------------------------------------
@@ -357,7 +369,7 @@ def paced(occasions: Sequence[Occasion], debt: Mapping[str, Any], settings: Sett
     for number, occasion in enumerate(occasions, debt["done"]):
         turns = number // debt["pace"]
         later = replace(per, months=per.months * turns, days=per.days * turns, seconds=per.seconds * turns)
-        spread.append(replace(occasion, at=timing.add(at, later, settings.business.timezone)))
+        spread.append(occasion._replace(at=timing.add(at, later, settings.business.timezone)))
     return spread
 
 
@@ -372,7 +384,7 @@ def _older(campaign: Campaign, settings: Settings, debt: Mapping[str, Any]) -> S
         query = query.add_columns(c.last_order_id.label("id"), c.last_order_at.label("sort"))
         key: tuple[Any, ...] = (c.last_order_at, c.last_order_id)
     else:
-        of, column = _record_time(campaign)
+        of, column = _record_time(trigger.subject, trigger.event)
         sort = of.c.placed_at if of is _orders else column
         low = low - timedelta(days=90) if of is _orders else low  # delivered long after it was placed
         customer = of.c.id.label("customer_id") if of is _customers else of.c.customer_id

@@ -7,6 +7,7 @@ The table of what `outreach.yaml` may hold, with its defaults.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -30,9 +31,43 @@ from outreach.keys import (
     whole,
 )
 from outreach.values import CHANNELS, Duration, parse_duration
-from outreach.yamlfile import Node, did_you_mean, shown
+from outreach.yamlfile import did_you_mean, shown
 
-PROVIDERS: dict[str, tuple[str, ...]] = dict.fromkeys(CHANNELS, ("outbox",))
+STAFF = "staff"  # a person
+PROVIDERS: dict[str, tuple[str, ...]] = {
+    "email": ("outbox", "smtp", "sendgrid"),
+    "sms": ("outbox", "twilio"),
+    "whatsapp": ("outbox", "twilio"),
+    "messenger": ("outbox", "twilio"),
+    "call": ("staff", "outbox"),
+    "visit": ("staff", "outbox"),
+}
+_OURS = ("outbox", "smtp", "sendgrid", "twilio", "staff")
+PLUG_INS = "outreach.channels"  # the group of entry points of other packages' providers; these take every key
+# Which providers take a key of a channel; those not named here are taken by all.
+PROVIDER_KEYS: dict[str, tuple[str, ...]] = {
+    "host": ("smtp",),
+    "port": ("smtp",),
+    "security": ("smtp",),
+    "user": ("smtp",),
+    "connections": ("smtp",),
+    "base_url": ("sendgrid", "twilio"),
+    "region": ("sendgrid",),
+    "sandbox": ("sendgrid",),
+    "batch": ("sendgrid",),
+    "messaging_service": ("twilio",),
+    "parallel": ("twilio",),
+    "timeout": ("smtp", "sendgrid", "twilio"),
+}
+NEEDED_KEYS: dict[str, tuple[str, ...]] = {"smtp": ("host",)}
+NEEDED_SECRETS: dict[str, tuple[str, ...]] = {
+    "sendgrid": ("SENDGRID_API_KEY",),
+    "twilio": ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
+}
+DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+# Of one sender, where the settings say nothing: a long code carries one segment a second, a WhatsApp
+# sender 80 messages (PROVIDERS A4). Others have none of their own.
+DEFAULT_RATES = {("twilio", "sms"): "1 per second", ("twilio", "whatsapp"): "80 per second"}
 DEFAULT_CHANNELS = ("email", "sms", "whatsapp")
 DEFAULT_HOURS = {
     "default": {"mon-fri": "09:00-20:00", "sat": "10:00-14:00"},
@@ -53,6 +88,28 @@ DEFAULT_CLOCK = {
 DEFAULT_SATISFIED = {"1-5": (4, 5), "1-10": (8, 10), "0-10": (8, 10)}
 RESERVED = ("order", "customer", "case", "survey", "reply", "coupon", "message", "date", "schedule")
 _NOT_COUNTRIES = frozenset(["AC", "CP", "CQ", "DG", "EA", "IC", "TA", "EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"])
+
+
+# --- providers that installed packages bring ---------------------------------------------------------------------------
+
+
+def plugged_in(provider: str) -> str:
+    """The `module:Class` of a provider that an installed package brings; empty if none does, or we have it ourselves."""
+    from importlib.metadata import entry_points  # looks through all that is installed: only for names not ours
+
+    if provider in _OURS:
+        return ""
+    return next((point.value for point in entry_points(group=PLUG_INS, name=provider)), "")
+
+
+def _provider() -> Scalar:
+    ours = choice(*_OURS, what="a provider")
+
+    def parse(written: str) -> str:
+        name = written.strip().lower()
+        return name if plugged_in(name) else str(ours.parse(written))
+
+    return replace(ours, parse=parse)
 
 
 # --- what babel and the time zone data know --------------------------------------------------------------------------
@@ -146,12 +203,6 @@ def _event_name(value: str) -> str:
     return value
 
 
-def _has_other_provider(node: Node) -> bool:
-    """Another provider's keys are kept: `settings.problems` says that the provider itself is not available."""
-    provider = node.get("provider")
-    return bool(provider and provider.text and provider.text.strip().lower() != "outbox")
-
-
 _WEB = r"https?://[^\s\"'<>]+"
 _URL = matching("a web address such as https://shop.example", _WEB)
 _CHANNEL = choice(*CHANNELS, what="a channel")
@@ -196,11 +247,38 @@ BUSINESS = Record(
 
 CHANNEL = Record(
     (
-        Key("provider", text("a provider such as outbox", 40), "Who sends; `outbox` writes files.", "outbox"),
-        Key("from", text("an address or a number", 320), "The sender that people see."),
+        Key(
+            "provider",
+            _provider(),
+            "Who sends: `outbox` writes files; `smtp` and `sendgrid` send e-mail; `twilio` sends SMS, WhatsApp "
+            "and Messenger; `staff` makes tasks for a person.",
+            "outbox",
+        ),
+        Key(
+            "from",
+            ListOf(text("an address or a number", 320), lone=True),
+            "The sender that people see; of several, each customer always gets the same.",
+        ),
+        Key("rate", LIMIT, "How many messages each sender may send; parts of an SMS count one each.", "the provider's"),
+        Key("host", text("a host name", 253), "smtp: the server."),
+        Key("port", whole(1, 65535), "smtp: its port.", "587; 465 with tls, 25 with none"),
+        Key(
+            "security",
+            choice("starttls", "tls", "none"),
+            "smtp: how the connection is protected; `none` only on your own machine or network.",
+            "starttls",
+        ),
+        Key("user", text("a user name", 320), "smtp: who logs in, with SMTP_PASSWORD; nobody if not given."),
+        Key("connections", whole(1, 100), "smtp: how many connections are used at once.", "10"),
+        Key("base_url", _URL, "sendgrid, twilio: what stands in for the provider's host."),
+        Key("region", choice("global", "eu"), "sendgrid: where the account is.", "global"),
+        Key("sandbox", YES_NO, "sendgrid: everything is checked and nothing sent.", "no"),
+        Key("batch", whole(1, 1000), "sendgrid: how many messages one request may carry.", "1"),
+        Key("messaging_service", text("an id such as MG0123…", 34), "twilio: sends in place of `from`."),
+        Key("parallel", whole(1, 50), "twilio: how many requests are made at once.", "8"),
+        Key("timeout", LENGTH, "smtp, sendgrid, twilio: how long an answer is waited for.", "20 seconds"),
     ),
     '{provider: outbox, from: "My Shop <hola@shop.example>"}',
-    takes_more=_has_other_provider,
 )
 
 CAP = Record(
@@ -342,6 +420,22 @@ SETTINGS = Record(
             ListOf(CAP),
             "How many messages one person may get; written caps replace the built-in ones.",
             "marketing 1 per day and 3 per 7 days, service 3 per day",
+        ),
+        Key(
+            "rates",
+            MapOf(choice("smtp", "sendgrid", "twilio", what="a provider"), LIMIT),
+            "How many messages a provider takes in all, whatever the sender.",
+        ),
+        Key(
+            "limits",
+            Record(
+                (
+                    Key("bounces", SHARE, "Refused and bounced addresses, of messages sent in 24 hours.", "5%"),
+                    Key("complaints", SHARE, "Complaints, of messages sent in 24 hours.", "0.3%"),
+                ),
+                "{bounces: 5%, complaints: 0.3%}",
+            ),
+            "Above which share a campaign is paused.",
         ),
         Key("holdout", SHARE, "The share of customers that marketing never contacts, to measure by.", "0%"),
         Key(

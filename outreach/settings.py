@@ -24,14 +24,21 @@ from outreach.setting_keys import (
     DEFAULT_CLOCK,
     DEFAULT_HOURS,
     DEFAULT_SATISFIED,
+    NEEDED_KEYS,
+    NEEDED_SECRETS,
+    PROVIDER_KEYS,
     PROVIDERS,
     SETTINGS,
+    STAFF,
     as_number,
+    plugged_in,
 )
 from outreach.values import WEEKDAYS, Duration, Limit, WeekHours, parse_duration, parse_week_hours
 from outreach.yamlfile import Node, listed, problem, shown
 
 _TWO_YEARS = Duration(months=24)
+_ANSWER = Duration(seconds=20)
+SECRETS = ("SENDGRID_API_KEY", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "SMTP_PASSWORD", "SENDGRID_WEBHOOK_KEY")
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,21 @@ class Business:
 @dataclass(frozen=True)
 class ChannelSettings:
     provider: str = "outbox"
-    sender: str = ""  # `from:` in the file
-    options: Mapping[str, object] = field(default_factory=dict)  # the provider's own keys
+    sender: str = ""  # `from:` in the file; of several the first
+    options: Mapping[str, Any] = field(default_factory=dict)  # the provider's own keys, as PROVIDER_KEYS names them
+    pool: tuple[str, ...] = ()  # all of `from:`, where it names several
+    rate: Limit | None = None  # of each sender
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Every sender; one empty text where the file names none."""
+        return self.pool or (self.sender,)
+
+    @property
+    def timeout(self) -> float:
+        """How long an answer is waited for, in seconds."""
+        length: Duration = self.options.get("timeout", _ANSWER)
+        return length.clock.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -106,12 +126,16 @@ class Settings:
     workspace: Path
     business: Business
     database: str = "sqlite:///outreach.db"  # relative SQLite paths are taken from the workspace
-    secret: str = ""  # OUTREACH_SECRET
+    secret: str = field(default="", repr=False)  # OUTREACH_SECRET
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)  # by name in SECRETS, those that are set
     public_url: str = "http://localhost:8080"
     channels: Mapping[str, ChannelSettings] = field(default_factory=dict)  # every channel that is configured
     only_to: tuple[str, ...] = ()
     sending_hours: Mapping[str, WeekHours] = field(default_factory=dict)  # "default" and channel names
     caps: tuple[Cap, ...] = ()
+    rates: Mapping[str, Limit] = field(default_factory=dict)  # by provider
+    bounces: float = 0.05  # shares above which a campaign is paused
+    complaints: float = 0.003
     holdout: float = 0.0
     unknown_zone: str = "hold"  # hold | business
     clock: Mapping[str, Duration] = field(default_factory=dict)
@@ -189,12 +213,36 @@ def problems(settings: Settings) -> list[Problem]:
         hint = "write channels: {email: {provider: outbox}}"
         found.append(Problem(file, line, column, "no-channel", "no channel is configured: nothing can be sent", hint))
     for name, channel in settings.channels.items():
-        allowed = PROVIDERS[name]
-        if channel.provider not in allowed:
-            file, line, column = position(settings, "channels", name, "provider")
-            text = f"the provider `{channel.provider}` is not available for {name} in this version"
-            hint = f"allowed: {listed(allowed)}"
-            found.append(Problem(file, line, column, "unknown-provider", text, hint))
+        found += _channel_problems(settings, name, channel)
+    return found
+
+
+def _channel_problems(settings: Settings, name: str, channel: ChannelSettings) -> list[Problem]:
+    """What keeps one channel from sending: a provider of another kind, keys that it lacks or does not take, secrets."""
+    provider, allowed = channel.provider, PROVIDERS[name]
+    ours = not plugged_in(provider)
+    if provider not in allowed and ours:
+        text = f"`{provider}` does not send {name}"
+        place = position(settings, "channels", name, "provider")
+        return [Problem(*place, "unknown-provider", text, f"allowed: {listed(allowed)}")]
+    at = position(settings, "channels", name)
+    found = []
+    for key in channel.options:
+        if provider not in PROVIDER_KEYS[key] and ours:
+            place, text = position(settings, "channels", name, key), f"`{key}` means nothing to {provider}"
+            found.append(Problem(*place, "wrong-key", text, f"it is a key of {listed(PROVIDER_KEYS[key])}"))
+    missing = [key for key in NEEDED_KEYS.get(provider, ()) if key not in channel.options]
+    found += [Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `{key}`") for key in missing]
+    if provider not in ("outbox", STAFF) and not channel.sender and not channel.options.get("messaging_service"):
+        found.append(Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `from`"))
+    secrets = list(NEEDED_SECRETS.get(provider, ()))
+    if channel.options.get("user"):
+        secrets.append("SMTP_PASSWORD")
+    for secret in secrets:
+        if secret not in settings.secrets:
+            text = f"`channels.{name}`: the environment variable {secret} is not set, and {provider} needs it"
+            hint = f"set it, or {secret}_FILE to a file that holds it"
+            found.append(Problem(*at, "missing-secret", text, hint, warning=True))  # the daemon may have it
     return found
 
 
@@ -209,12 +257,24 @@ def _settings(workspace: Path, node: Node, environ: Mapping[str, str], found: li
     hours = _sending_hours(values.get("sending_hours"), node, found)
     if any(not one.warning for one in found):
         return None
-    simple = ("public_url", "only_to", "holdout", "unknown_zone", "sms_segments", "keep_bodies", "costs", "alerts")
+    secrets = {name: _from_environment(name, environ, found) for name in SECRETS}
+    simple = (
+        "public_url",
+        "only_to",
+        "rates",
+        "holdout",
+        "unknown_zone",
+        "sms_segments",
+        "keep_bodies",
+        "costs",
+        "alerts",
+    )
     return Settings(
         workspace=workspace,
         business=Business(**values["business"]),
         database=database,
         secret=secret,
+        secrets={name: value for name, value in secrets.items() if value},
         channels=_channels(values.get("channels")),
         sending_hours=hours,
         caps=tuple(_cap(cap) for cap in values.get("caps", DEFAULT_CAPS)),
@@ -222,6 +282,7 @@ def _settings(workspace: Path, node: Node, environ: Mapping[str, str], found: li
         sources=tuple(_source(source) for source in values.get("sources", ())),
         orders=_estimates(values.get("orders", {})),
         places=dict(_places(node, "")),
+        **values.get("limits", {}),
         **sections,
         **{name: values[name] for name in simple if name in values},
     )
@@ -295,8 +356,10 @@ def _channels(values: Mapping[str, Any] | None) -> dict[str, ChannelSettings]:
 
 
 def _channel(values: Mapping[str, Any]) -> ChannelSettings:
-    options = {name: value for name, value in values.items() if name not in ("provider", "from")}
-    return ChannelSettings(values.get("provider", "outbox"), values.get("from", ""), options)
+    provider, senders = values.get("provider", "outbox"), tuple(values.get("from", ()))
+    options = {name: value for name, value in values.items() if name in PROVIDER_KEYS}
+    rate = values.get("rate")
+    return ChannelSettings(provider, senders[0] if senders else "", options, senders if len(senders) > 1 else (), rate)
 
 
 def _sending_hours(written: Mapping[str, Any] | None, node: Node, found: list[Problem]) -> dict[str, WeekHours]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,14 @@ class Database:
 
 def keyed_hash(secret: bytes, *parts: str) -> str:
     """32 hex digits of HMAC-SHA-256 over the parts; equal parts give equal hashes, and nothing else is told."""
-    return hmac.digest(secret, "\x1f".join(parts).encode(), "sha256").hex()[:32]
+    digest = _keyed(secret).copy()  # half the cost of keying each anew
+    digest.update("\x1f".join(parts).encode())
+    return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=8)
+def _keyed(secret: bytes) -> hmac.HMAC:
+    return hmac.new(secret, digestmod="sha256")
 
 
 def address_hash(secret: bytes, kind: str, address: str) -> str:
@@ -207,14 +215,28 @@ def insert_many(connection: Connection, into: Table, rows: Sequence[Mapping[str,
         return
     names = tuple(rows[0])
     converters = [(place, convert) for place, name in enumerate(names) if (convert := _converter(into.c[name].type))]
-    mark = _mark(connection)
-    statement = f"INSERT INTO {into.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"
     values = [list(row.values()) for row in rows]
     for place, convert in converters:
         for stored in values:
             if stored[place] is not None:
                 stored[place] = convert(stored[place])
-    connection.exec_driver_sql(statement, [tuple(stored) for stored in values])
+    insert_stored(connection, into, names, [tuple(stored) for stored in values])
+
+
+def new_ids(connection: Connection, of: Table, count: int) -> Sequence[int]:
+    """Ids that no row of the table has or will get, for rows that this writing transaction is about to insert."""
+    if connection.dialect.name == "sqlite":
+        last = connection.exec_driver_sql(f"SELECT max(id) FROM {of.name}").scalar() or 0
+        return range(last + 1, last + count + 1)
+    each = f"SELECT nextval(pg_get_serial_sequence('{of.name}', 'id')) FROM generate_series(1, %s)"
+    return connection.exec_driver_sql(each, (count,)).scalars().all()
+
+
+def insert_stored(connection: Connection, into: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows that are already in their stored form: times as microseconds, JSON as text."""
+    if rows:
+        marks = ", ".join([_mark(connection)] * len(columns))
+        connection.exec_driver_sql(f"INSERT INTO {into.name} ({', '.join(columns)}) VALUES ({marks})", rows)
 
 
 def update_many(connection: Connection, of: Table, column: str, values: Sequence[tuple[Any, int]]) -> None:

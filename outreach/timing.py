@@ -133,9 +133,25 @@ def days_falling_on(day: date, before: Duration) -> list[date]:
     return [on for on in nearby if _shift(on, -before.months, -before.days) == day]
 
 
+@lru_cache(maxsize=65536)
+def _steady_offset(day: int, zone_name: str) -> timedelta | None:
+    """The offset through a UTC day (given as its ordinal) and the days beside it; None where it changes, or at the ends of time."""
+    try:
+        start = datetime.combine(date.fromordinal(day - 1), time(), UTC)
+        first, last = (_offset(at, zone(zone_name)) for at in (start, start + 3 * _DAY))
+    except (OverflowError, ValueError):
+        return None
+    return first if first == last else None
+
+
 def _moved(at: datetime, months: int, days: int, zone_name: str) -> datetime:
-    if not months and not days:
-        return at.astimezone(UTC)
+    at = at.astimezone(UTC)
+    if not months:
+        # no wall clock moves by more than a day, so none says the same time twice, or skips it, so far from a change
+        day = at.toordinal()
+        offset = _steady_offset(day, zone_name) if days else None
+        if not days or (offset is not None and offset == _steady_offset(day + days, zone_name)):
+            return at + timedelta(days)
     local = at.astimezone(zone(zone_name)).replace(tzinfo=None, fold=0)
     return _instant(datetime.combine(_shift(local.date(), months, days), local.time()), zone(zone_name))
 
@@ -148,7 +164,8 @@ def add(at: datetime, duration: Duration, zone_name: str) -> datetime:
     day is missing: 31 January + 1 month = 28 February), seconds are absolute. Never before `at`.
     OverflowError or ValueError when the result lies after the year 9999.
     """
-    return _moved(at, duration.months, duration.days, zone_name) + timedelta(seconds=duration.seconds)
+    moved = _moved(at, duration.months, duration.days, zone_name)
+    return moved + timedelta(0, duration.seconds) if duration.seconds else moved
 
 
 def subtract(at: datetime, duration: Duration, zone_name: str) -> datetime:
@@ -248,6 +265,19 @@ def _opening(start: datetime, end: datetime, week: WeekHours, zones: tuple[str, 
     for name in zones:
         common = _both(common, _windows(week, name, start, end))
     return common[0][0] if common else None
+
+
+def closing(instant: datetime, week: WeekHours, zones: Sequence[str]) -> datetime:
+    """When the hours that `instant` is within end in the first of `zones`; at most two days later."""
+    return _closing(instant, week, tuple(zones))
+
+
+@lru_cache(maxsize=8192)
+def _closing(instant: datetime, week: WeekHours, zones: tuple[str, ...]) -> datetime:
+    common = [(instant, instant + 2 * _DAY)]
+    for name in zones:
+        common = _both(common, _windows(week, name, *common[0])) or [(instant, instant)]
+    return common[0][1]
 
 
 def next_allowed(instant: datetime, week: WeekHours, zones: Sequence[str], until: datetime) -> datetime | None:

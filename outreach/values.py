@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 
 CHANNELS = ("email", "sms", "whatsapp", "messenger", "call", "visit")
+CONTACT_KIND = {  # of each channel; a visit is to whom the phone belongs: consent and caps hang there
+    "email": "email",
+    "sms": "phone",
+    "whatsapp": "phone",
+    "messenger": "messenger",
+    "call": "phone",
+    "visit": "phone",
+}
 PURPOSES = ("transactional", "service", "marketing")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 

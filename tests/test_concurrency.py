@@ -18,6 +18,7 @@ from sqlalchemy import func, insert, select
 from outreach import channels, dispatcher, planner, releases, store
 from outreach.channels import Outgoing, Receipt
 from outreach.channels.outbox import Outbox
+from outreach.dispatcher import recording
 from outreach.models import (
     Consent,
     Contact,
@@ -164,14 +165,14 @@ def dispatch_and_die(place: Place, start: Any, chunks: int) -> None:
     """Like a process that is killed after the hand-over of a chunk, before it can record it."""
     db, settings = place.open()
     start.wait()
-    record, done = dispatcher._record, iter(range(chunks))
+    record, done = recording.record, iter(range(chunks))
 
     def dying(*arguments: Any) -> None:
         if next(done, None) is None:
             os._exit(9)
         record(*arguments)
 
-    setattr(dispatcher, "_record", dying)  # noqa: B010  the type checker would not have it
+    setattr(recording, "record", dying)  # noqa: B010  the type checker would not have it
     dispatcher.dispatch(db, settings, NOW, chunk=5)
 
 

@@ -197,3 +197,15 @@ def test_rows_of_one_key_come_together_in_the_files_order(
     for batch in found:
         runs = [row[0] for n, row in enumerate(batch.rows) if n == 0 or batch.rows[n - 1][0] != row[0]]
         assert len(runs) == len(set(runs))
+
+
+def test_in_a_long_quoted_file_a_key_that_stands_apart_is_found_beyond_a_broken_cell(tmp_path: Path) -> None:
+    plain = [f'o{n},"c1",2026-06-01,1\n' for n in range(2_500)]
+    broken = f"b1,{'x' * 200_000},2026-06-01,1\n"
+    path = write(tmp_path, HEADER + "".join(plain[:1_500]) + broken + "".join(plain[1_500:]) + plain[7])
+    found = batches(path)
+
+    together = [[row[0] for row in batch.rows].count("o7") for batch in found]
+    assert sorted(together)[-1] == sum(together) == 2
+    assert sum(len(batch.rows) for batch in found) == 2_501
+    assert [refusal.line for batch in found for refusal in batch.refusals] == [1_502]

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from outreach import channels, daemon, store
+from outreach import channels, daemon, dispatcher, store
 from outreach.channels import Outgoing, Receipt
 from outreach.channels.outbox import Outbox
 from outreach.daemon import STAGES, Action, Daemon, run, tick
+from outreach.dispatcher import CHUNK
 from outreach.errors import DatabaseError, ImportFileError
 from outreach.models import Import, Message, Tick
 from outreach.settings import Settings, SourceSettings
@@ -31,7 +33,6 @@ HELLO = """
     steps: [{id: hello, after: 0 minutes, channel: email, template: m}]
 """
 HOUR = Duration(seconds=3600)
-CHUNK = 50
 
 
 def settings_of(workspace: Path, **changes: Any) -> Settings:
@@ -160,6 +161,47 @@ def test_a_daemon_whose_database_is_gone_says_so_and_goes_on(
         tick(running, stage)
 
     assert [record.__dict__["fields"]["stage"] for record in caplog.records] == ["plan", "dispatch"]
+
+
+def test_a_daemon_that_starts_after_a_gap_tells_it_and_says_so_in_its_log(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, alerts={"email": "duena@tiendaluna.example"})
+    run(settings, db, once=True)
+    capfd.readouterr()
+
+    monkeypatch.setattr(daemon, "_now", lambda: NOW + timedelta(hours=9))
+    run(settings, db, once=True)
+    run(settings, db, once=True)
+
+    [file] = (tmp_path / "outbox").glob("*-alert-*.eml")
+    said = capfd.readouterr().err
+    assert "Nada funcion=C3=B3 desde" in file.read_text()
+    assert [line["counts"]["told"] for line in log_lines(said) if line["action"] == "alerted"] == [1]
+    assert "duena@" not in said
+
+
+def test_an_alert_that_does_not_get_through_is_logged_and_is_no_failure_of_the_stage(
+    db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, alerts={"webhook": "http://127.0.0.1:1/?key=s3cret"})
+    publish(db, settings, NOW, hello=HELLO)
+    with store.write(db) as connection:
+        dispatcher.parts.pause(connection, ["hello"], "volume brake", NOW)
+
+    run(settings, db, once=True)
+
+    said = capfd.readouterr().err
+    [line] = [line for line in log_lines(said) if line["action"] == "untold"]
+    assert (line["level"], line["by"], line["alarm"]) == ("warning", "webhook", "paused:hello")
+    assert ticks(db)["alert"].error == ""
+    assert "s3cret" not in said
+
+
+def test_somebody_looks_every_minute_whatever_the_settings_clock(tmp_path: Path) -> None:
+    settings = shop_settings(tmp_path, clock=dict.fromkeys(("import", "plan", "dispatch"), HOUR))
+
+    assert [str(daemon._every(settings, stage)) for stage in ("plan", "alert")] == ["1 hour", "1 minute"]
 
 
 # --- who sends -------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from outreach import channels, dispatcher, facts, gates, releases, store
+from outreach import channels, facts, gates, releases, store
 from outreach.campaigns import Campaign, Step, Trigger
-from outreach.channels import Outcome, Outgoing, Receipt
-from outreach.dispatcher import DispatchCounts, dispatch
+from outreach.channels import Outcome, Outgoing, Receipt, Silent
+from outreach.dispatcher import DispatchCounts, claiming, committing, dispatch, handing
 from outreach.errors import ChannelError
 from outreach.facts import Item
 from outreach.models import (
@@ -35,6 +35,7 @@ from outreach.models import (
 )
 from outreach.releases import Loaded
 from outreach.render import Templates
+from outreach.setting_keys import PROVIDERS
 from outreach.settings import Business, Cap, ChannelSettings, Offer, Settings
 from outreach.store import Database
 from outreach.values import Duration, Limit, WeekHours
@@ -166,7 +167,7 @@ def add_campaign(shop: Shop, campaign: Campaign) -> None:
 
 
 @dataclass
-class Provider:
+class Provider(Silent):
     """Stands in for a provider: answers as told, by the order in which messages come."""
 
     answer: Callable[[int, Outgoing], Receipt | Exception | None]
@@ -186,7 +187,7 @@ def answering(
     monkeypatch: pytest.MonkeyPatch, answer: Callable[[int, Outgoing], Receipt | Exception | None]
 ) -> Provider:
     provider = Provider(answer)
-    monkeypatch.setattr(dispatcher, "open_channel", lambda _name, _settings: provider)
+    monkeypatch.setattr(handing, "open_channel", lambda _name, _settings: provider)
     return provider
 
 
@@ -365,28 +366,28 @@ def test_who_opted_out_is_not_contacted_and_the_reason_is_kept(shop: Shop) -> No
     assert shop.outbox() == []
 
 
-def test_an_opt_out_between_the_two_looks_is_seen(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_opt_out_between_the_claim_and_the_look_is_seen(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     message = shop.message(shop.customer())
-    hold = dispatcher._hold
+    hold = committing._hold
 
-    def opted_out_first(connection: Any, fetched: Any) -> frozenset[int]:
+    def opted_out_first(connection: Any, customers: Any) -> frozenset[int]:
         values = {"address_hash": store.address_hash(shop.db.secret, "email", "c1@example.com"), "kind": "email"}
         entry = {**values, "scope": Scope.CONTACT, "channel": "email", "source": "", "at": NOW}
         connection.execute(insert(table(Suppression)).values(entry))
-        return hold(connection, fetched)
+        return hold(connection, customers)
 
-    monkeypatch.setattr(dispatcher, "_hold", opted_out_first)
+    monkeypatch.setattr(committing, "_hold", opted_out_first)
 
     assert shop.dispatch().by_reason == {"suppressed": 1}
     assert shop.row(message).status == Status.SKIPPED
     assert shop.outbox() == []
 
 
-def test_an_address_that_changed_between_the_two_looks_is_looked_at_again_later(
+def test_an_address_that_changed_once_the_contacts_were_locked_is_looked_at_again_later(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = shop.message(shop.customer())
-    monkeypatch.setattr(dispatcher, "_hold", lambda _connection, _fetched: frozenset())
+    monkeypatch.setattr(committing, "_hold", lambda _connection, _customers: frozenset())
 
     assert shop.dispatch().by_reason == {"retry": 1}
 
@@ -430,17 +431,17 @@ def test_messages_of_a_paused_campaign_are_not_claimed(shop: Shop) -> None:
     assert shop.dispatch().sent == 1
 
 
-def test_a_pause_between_the_two_looks_keeps_the_message_in_its_place(
+def test_a_pause_between_the_claim_and_the_look_keeps_the_message_in_its_place(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = shop.message(shop.customer())
-    hold = dispatcher._hold
+    hold = committing._hold
 
-    def paused_first(connection: Any, fetched: Any) -> frozenset[int]:
+    def paused_first(connection: Any, customers: Any) -> frozenset[int]:
         connection.execute(update(table(CampaignState)).values(paused_at=NOW))
-        return hold(connection, fetched)
+        return hold(connection, customers)
 
-    monkeypatch.setattr(dispatcher, "_hold", paused_first)
+    monkeypatch.setattr(committing, "_hold", paused_first)
 
     assert shop.dispatch().by_reason == {"paused": 1}
     row = shop.row(message)
@@ -470,13 +471,13 @@ def test_a_cancelled_step_ends_what_was_planned_before_and_not_what_comes_after(
 
 def test_what_a_person_cancels_while_it_is_claimed_is_not_sent(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     message = shop.message(shop.customer())
-    hold = dispatcher._hold
+    hold = committing._hold
 
-    def cancelled_first(connection: Any, fetched: Any) -> frozenset[int]:
+    def cancelled_first(connection: Any, customers: Any) -> frozenset[int]:
         connection.execute(update(table(Message)).values(status=Status.CANCELLED, reason=Reason.CANCELLED, claim=None))
-        return hold(connection, fetched)
+        return hold(connection, customers)
 
-    monkeypatch.setattr(dispatcher, "_hold", cancelled_first)
+    monkeypatch.setattr(committing, "_hold", cancelled_first)
 
     assert shop.dispatch() == DispatchCounts(claimed=1)
     assert shop.row(message).status == Status.CANCELLED
@@ -680,7 +681,7 @@ def test_a_channel_that_breaks_is_recorded_before_the_error_is_seen(
 @pytest.mark.parametrize("which", [0, 1], ids=["wall clock", "boot clock"])
 def test_a_sender_that_slept_hands_nothing_more_over(shop: Shop, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
     clock = [1000.0, 50.0]
-    monkeypatch.setattr(dispatcher, "clocks", lambda: tuple(clock))
+    monkeypatch.setattr(handing, "clocks", lambda: tuple(clock))
 
     def slow(number: int, message: Outgoing) -> Receipt:
         clock[which] += 20
@@ -723,7 +724,7 @@ def test_a_claimer_that_was_only_slow_still_says_what_became_of_its_message(
     message = shop.message(shop.customer())
 
     def meanwhile(number: int, sent: Outgoing) -> Receipt:
-        assert dispatcher.release_expired(shop.db, NOW + timedelta(hours=1)) == 1
+        assert claiming.release_expired(shop.db, NOW + timedelta(hours=1)) == 1
         return accepted(number, sent)
 
     answering(monkeypatch, meanwhile)
@@ -751,7 +752,7 @@ class Crash(BaseException):
     """The end of a process, as its own code would see it."""
 
 
-@pytest.mark.parametrize("crash_at", range(1, 9))
+@pytest.mark.parametrize("crash_at", range(1, 7))
 def test_wherever_a_dispatcher_dies_each_message_is_handed_over_at_most_once_and_none_is_lost(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, crash_at: int
 ) -> None:
@@ -779,11 +780,18 @@ def test_wherever_a_dispatcher_dies_each_message_is_handed_over_at_most_once_and
     assert sum(status == Status.UNKNOWN for status in settled.values()) <= 2
 
 
-def test_every_table_row_of_channels_opens(shop: Shop) -> None:
+def test_every_table_row_of_channels_opens_and_can_be_closed(shop: Shop) -> None:
+    secrets = dict.fromkeys(("SENDGRID_API_KEY", "TWILIO_AUTH_TOKEN"), "x") | {"TWILIO_ACCOUNT_SID": f"AC{0:032}"}
     for provider in channels.CHANNELS:
-        settings = replace(shop.settings, channels={"sms": ChannelSettings(provider=provider, sender="+525500000000")})
+        name = next(name for name, allowed in PROVIDERS.items() if provider in allowed)
+        sender = "Tienda <hola@tienda.example>" if name == "email" else "+525500000000"
+        made = ChannelSettings(provider, sender, {"host": "mail.example"} if provider == "smtp" else {})
+        settings = replace(shop.settings, channels={name: made}, secrets=secrets)
 
-        assert callable(channels.open_channel("sms", settings).send)
+        opened = channels.open_channel(name, settings)
+
+        assert not opened.verify("https://shop.example/webhooks", {}, b"")
+        opened.close()
 
 
 def test_the_gates_and_facts_are_the_ones_that_explain_uses(shop: Shop) -> None:

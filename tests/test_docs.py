@@ -77,7 +77,7 @@ def test_the_first_pages_show_commands() -> None:
 def test_every_verb_named_in_a_sentence_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
 
-    assert set(re.findall(r"`outreach ([a-z]+)[^`\n]*`", text)) <= set(VERBS)
+    assert set(re.findall(r"`outreach ([a-z-]+)[^`\n]*`", text)) <= set(VERBS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -101,13 +101,24 @@ def test_the_pages_that_a_newcomer_needs_are_there() -> None:
     tasks = {page.stem for page in (ROOT / "docs" / "how-to").glob("*.md")}
 
     assert tasks == {
+        "add-a-provider",
+        "be-told-when-something-is-wrong",
+        "call-and-visit",
+        "check-your-providers",
         "import-your-records",
         "move-to-postgresql",
         "pause-and-cancel",
+        "preview-a-message",
         "publish-and-roll-back",
         "read-the-retention-report",
         "rehearse-safely",
+        "rehearse-with-fake-providers",
         "run-as-a-service",
+        "send-by-hand",
+        "send-email-by-sendgrid",
+        "send-email-by-smtp",
+        "send-sms-whatsapp-and-messenger-by-twilio",
+        "what-happens-when-a-provider-fails",
         "write-a-campaign",
         "write-a-template",
     }

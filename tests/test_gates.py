@@ -550,7 +550,7 @@ def broken_rules(known: Facts, rules: Rules, using: Settings, now: datetime, cha
         "withdrawn": known.withdrawn is not None,
         "marketing list": marketing and "marketing" in scopes,
         "opt-out": "contact" in scopes and (not transactional or bool(said_on & {"", channel})),
-        "bounce": "address" in scopes,
+        "bounce": bool({("address", ""), ("address", channel)} & set(contact.suppressions)),
         "consent": (marketing and contact.consent != "granted")
         or (rules.purpose == "service" and contact.consent == "revoked"),
         "case": marketing and any(case != known.own_case for case in known.open_cases),

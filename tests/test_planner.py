@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
-from outreach import planner, releases
+from outreach import planner, releases, store
 from outreach.errors import ClockError
 from outreach.models import CampaignState, Enrolment, Fresh, Message, Reason, Status
 from outreach.settings import Settings
@@ -386,6 +387,76 @@ def test_the_volume_brake_pauses_before_writing_until_a_person_resumes(db: Datab
     assert [p["campaign"] for p in braked.paused] == ["thanks"]
     assert "outreach resume thanks" in braked.paused[0]["reason"]
     assert (written, still.planned, resumed.planned) == (0, 0, 10)
+
+
+AT_ONCE = """
+    title: At once
+    purpose: service
+    trigger: {event: order.delivered}
+    steps:
+      - {id: now, after: 0 days, channel: email, template: m}
+      - {id: later, after: 2 days, channel: email, template: m}
+"""
+
+
+def ten_delivered(db: Database, settings: Settings) -> None:
+    rows = [order(n, f"c{n}", NOW, delivered_at=NOW + HOUR) for n in range(1, 11)]
+    feed(db, settings, NOW + HOUR, customers=[customer(n) for n in range(1, 11)], orders=rows)
+
+
+def test_what_is_due_at_once_is_written_with_its_enrolment_or_not_at_all(
+    db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(db, settings, NOW, thanks=AT_ONCE)
+    ten_delivered(db, settings)
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(store, "new_ids", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            planner.plan(db, settings, NOW + 2 * HOUR)
+    before = rows_of(db, Enrolment) + rows_of(db, Message)
+
+    counts = planner.plan(db, settings, NOW + 2 * HOUR)
+
+    assert before == []
+    assert (counts.enrolled, counts.planned) == (10, 10)
+    enrolments = {(e.customer_id, e.occasion): (e.id, e.wake_at) for e in rows_of(db, Enrolment)}
+    messages = {(m.customer_id, m.occasion): m.enrolment_id for m in rows_of(db, Message, step="now")}
+    assert enrolments == {key: (i, NOW + HOUR + 2 * DAY) for key, i in messages.items()}
+
+
+def test_the_brake_leaves_what_is_due_at_once_enrolled_and_waiting(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW, thanks=AT_ONCE + "    brake: 9\n")
+    ten_delivered(db, settings)
+
+    braked = planner.plan(db, settings, NOW + 2 * HOUR)
+    written = len(rows_of(db, Message))
+    releases.resume(db, "thanks", NOW + 3 * HOUR)
+    resumed = planner.plan(db, settings, NOW + 3 * HOUR)
+
+    assert (braked.enrolled, braked.planned, len(braked.paused), written) == (10, 0, 1, 0)
+    assert (resumed.enrolled, resumed.planned) == (0, 10)
+
+
+def test_no_transaction_writes_more_than_2000_rows_however_many_steps_are_due(db: Database, settings: Settings) -> None:
+    steps = "".join(f"      - {{id: s{n}, after: {n} hours, channel: email, template: m}}\n" for n in range(9))
+    publish(db, settings, NOW, thanks=AT_ONCE.partition("      -")[0] + steps + "    brake: 100000\n")
+    people = [customer(n) for n in range(510)]
+    feed(db, settings, NOW, customers=people, orders=[order(n, f"c{n}", NOW, delivered_at=NOW) for n in range(510)])
+    written = [0]
+
+    @event.listens_for(db.engine, "begin")
+    def _begin(_connection: object) -> None:
+        written.append(0)
+
+    @event.listens_for(db.engine, "before_cursor_execute")
+    def _execute(_c: object, _cursor: object, _text: str, rows: object, _context: object, many: bool) -> None:
+        written[-1] += len(rows) if many and isinstance(rows, list) else 0
+
+    counts = planner.plan(db, settings, NOW + DAY)
+
+    assert (counts.enrolled, counts.planned) == (510, 9 * 510)
+    assert sum(written) > 10 * 510
+    assert max(written) <= 2000
 
 
 def test_a_step_added_later_plans_only_due_times_from_its_release_on(db: Database, settings: Settings) -> None:

@@ -134,12 +134,12 @@ def block(db: store.Database, shop: Settings, number: int, who: int, what: str, 
         contact = contacts[who % len(contacts)]
         channel = "email" if contact.kind == "email" else "sms"
         with store.write(db) as connection:
-            if what == "revoked":
+            if what == "revoked" and not rows_of(db, Consent, contact_id=contact.id, at=now, status="revoked"):
                 line = {"contact_id": contact.id, "channel": channel, "status": "revoked", "at": now, "by": "recipient"}
                 connection.execute(
                     insert(table(Consent)).values(**line, basis="", source="", words="BAJA", recorded_at=now)
                 )
-            elif not rows_of(db, Suppression, address_hash=contact.address_hash, scope=what):
+            elif what != "revoked" and not rows_of(db, Suppression, address_hash=contact.address_hash, scope=what):
                 said = channel if what == "contact" else ""
                 entry = {"address_hash": contact.address_hash, "kind": contact.kind, "scope": what, "channel": said}
                 connection.execute(insert(table(Suppression)).values(**entry, source="test", at=now))

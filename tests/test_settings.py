@@ -14,7 +14,7 @@ from outreach import settings
 from outreach.channels import CHANNELS
 from outreach.errors import SettingsError
 from outreach.keys import Either, Kind, ListOf, MapOf, Record, Row, Scalar
-from outreach.setting_keys import PROVIDERS, SETTINGS
+from outreach.setting_keys import PROVIDER_KEYS, PROVIDERS, SETTINGS, STAFF
 from outreach.settings import Cap, ChannelSettings, Offer, Settings, SourceSettings, Survey
 from outreach.values import Duration, Limit, parse_week_hours
 
@@ -122,20 +122,56 @@ def test_the_designs_example_is_read_whole(tmp_path: Path) -> None:
     assert found.segments["vip"].startswith("orders_count >= 5")
 
 
-def test_a_provider_that_is_not_built_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    assert [str(one) for one in settings.problems(loaded(tmp_path, FULL))] == [
-        "outreach.yaml:16:20: the provider `staff` is not available for call in this version (allowed: outbox)"
+def test_a_provider_of_another_kind_is_refused_with_those_that_send_such_messages(tmp_path: Path) -> None:
+    text = BUSINESS + "channels:\n  sms: {provider: smtp, from: A <a@b.example>, host: mail.example}\n"
+    assert [str(one) for one in settings.problems(loaded(tmp_path, text))] == [
+        "outreach.yaml:3:19: `smtp` does not send sms (allowed: outbox, twilio)"
     ]
-    text = BUSINESS + "channels:\n  email: {provider: smtp, host: mail.example, port: 25}\n"
-    found = loaded(tmp_path, text)
-    assert found.channels["email"].options == {"host": "mail.example", "port": "25"}
-    assert [str(one) for one in settings.problems(found)] == [
-        "outreach.yaml:3:21: the provider `smtp` is not available for email in this version (allowed: outbox)"
+
+
+def test_the_providers_of_the_full_example_are_ready(tmp_path: Path) -> None:
+    assert settings.problems(loaded(tmp_path, FULL)) == []
+
+
+def test_a_channel_that_lacks_what_its_provider_needs_says_what(tmp_path: Path) -> None:
+    text = BUSINESS + "channels:\n  email: {provider: smtp, user: shop, batch: 5}\n"
+    assert [str(one) for one in settings.problems(loaded(tmp_path, text))] == [
+        "outreach.yaml:3:46: `batch` means nothing to smtp (it is a key of sendgrid)",
+        "outreach.yaml:3:10: `channels.email`: smtp needs `host`",
+        "outreach.yaml:3:10: `channels.email`: smtp needs `from`",
+        (
+            "outreach.yaml:3:10: warning: `channels.email`: the environment variable SMTP_PASSWORD is not set, and smtp needs it"
+            " (set it, or SMTP_PASSWORD_FILE to a file that holds it)"
+        ),
     ]
+
+
+def test_secrets_come_from_the_environment_and_are_never_shown(tmp_path: Path) -> None:
+    text = (
+        BUSINESS + "channels:\n  email: {provider: sendgrid, from: A <a@b.example>, batch: 100, timeout: 5 seconds}\n"
+    )
+    found = loaded(tmp_path, text, {"SENDGRID_API_KEY": "SG.very-secret"})
+
+    assert found.secrets == {"SENDGRID_API_KEY": "SG.very-secret"}
+    assert settings.problems(found) == []
+    assert "very-secret" not in repr(found)
+    assert (found.channels["email"].options["batch"], found.channels["email"].timeout) == (100, 5.0)
+
+
+def test_of_several_senders_the_first_stands_for_all(tmp_path: Path) -> None:
+    text = (
+        BUSINESS
+        + 'channels:\n  sms: {provider: twilio, from: ["+525500000001", "+525500000002"], rate: 3 per second}\n'
+    )
+    channel = loaded(tmp_path, text).channels["sms"]
+
+    assert (channel.sender, channel.senders) == ("+525500000001", ("+525500000001", "+525500000002"))
+    assert channel.rate == Limit(3, Duration(seconds=1))
 
 
 def test_the_providers_that_settings_allow_are_those_that_exist() -> None:
-    assert {provider for allowed in PROVIDERS.values() for provider in allowed} == set(CHANNELS)
+    assert {provider for allowed in PROVIDERS.values() for provider in allowed} == {*CHANNELS, STAFF}
+    assert {provider for takers in PROVIDER_KEYS.values() for provider in takers} <= set(CHANNELS)
 
 
 def test_settings_without_a_channel_are_a_problem(tmp_path: Path) -> None:
@@ -182,7 +218,7 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
             [
                 (
                     "outreach.yaml:2:1: unknown key `chanels`: allowed are business, database, public_url, channels,"
-                    " only_to, sending_hours, caps, holdout, unknown_zone, clock, sources, orders, segments, events,"
+                    " only_to, sending_hours, caps, rates, limits, holdout, unknown_zone, clock, sources, orders, segments, events,"
                     " surveys, offers, costs, alerts, sms_segments, keep_bodies (did you mean `channels`?)"
                 )
             ],
@@ -287,7 +323,7 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
             [
                 (
                     "outreach.yaml:2:1: unknown key `country`: allowed are business, database, public_url, channels,"
-                    " only_to, sending_hours, caps, holdout, unknown_zone, clock, sources, orders, segments, events,"
+                    " only_to, sending_hours, caps, rates, limits, holdout, unknown_zone, clock, sources, orders, segments, events,"
                     " surveys, offers, costs, alerts, sms_segments, keep_bodies (`country` stands under `business`)"
                 )
             ],

@@ -160,6 +160,18 @@ def test_adding_never_goes_back_and_keeps_the_wall_clock_unless_it_is_skipped(
         assert after.fold == 0
 
 
+@example(where=("Pacific/Apia", utc("2011-12-29T12:00")), days=1)
+@example(where=("America/New_York", utc("9999-12-30T12:00")), days=1)
+@given(places_and_moments(), st.integers(-800, 800).filter(bool))
+def test_days_far_from_a_change_of_clocks_are_counted_as_those_beside_one(
+    where: tuple[str, datetime], days: int
+) -> None:
+    zone, start = where
+    wall_clock = start.astimezone(timing.zone(zone)).replace(tzinfo=None, fold=0) + timedelta(days)
+    counted = timing.add if days >= 0 else timing.subtract
+    assert counted(start, Duration(days=abs(days)), zone) == timing._instant(wall_clock, timing.zone(zone))
+
+
 @given(places_and_moments(), st.integers(1, 800))
 def test_days_added_and_taken_away_again_lead_back(where: tuple[str, datetime], days: int) -> None:
     zone, start = where

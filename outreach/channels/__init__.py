@@ -1,14 +1,16 @@
 """
-Channels: how a rendered message leaves, one file per provider, one row each in CHANNELS.
+Channels: how a rendered message leaves and what comes back, one file per provider, one row each in CHANNELS.
 
 A channel draws the messages one by one and answers each with one Receipt. Only ChannelError may
-cross this border: its configuration is wrong, and the campaign must stop.
+cross this border: its configuration is wrong, and the campaign must stop. What a provider's codes
+mean stands in one table in its file, each row with its source; a code that is not in it is in doubt,
+never success.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from difflib import get_close_matches
@@ -17,14 +19,25 @@ from typing import Protocol
 
 from outreach.errors import ChannelError
 from outreach.render import Content
+from outreach.setting_keys import plugged_in
 from outreach.settings import Settings
 
 
 class Outcome(StrEnum):
     ACCEPTED = "accepted"  # the provider has it; provider_id is its id
-    REFUSED = "refused"  # this address for good
+    REFUSED = "refused"  # for good, see `blame`
     LATER = "later"  # certainly not accepted; may be tried again
     DOUBT = "doubt"  # may or may not have been accepted
+
+
+class Blame(StrEnum):
+    """What a refusal was about: it decides what happens beside the message."""
+
+    ADDRESS = "address"  # REFUSED: nobody can be reached there on this channel; the step's next channel is tried
+    OPT_OUT = "opt_out"  # REFUSED: the person told the provider to stop; taken as an opt-out
+    MESSAGE = "message"  # REFUSED: this very text; neither the address nor another channel is to blame
+    SENDER = "sender"  # LATER: this sender was too fast; it alone is slowed
+    NOBODY = ""
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,14 @@ class Outgoing:
     public_id: str
     channel: str
     address: str
-    sender: str
+    sender: str  # the one of the channel's senders that is its turn
     content: Content
     purpose: str
     unsubscribe_url: str = ""
     at: datetime | None = None  # when it is sent
     day: date | None = None  # when it was due: the same at every attempt
+    valid_until: datetime | None = None  # the provider must not deliver it later: sending hours and expiry
+    conversation: bool = False  # the customer wrote on this channel within the last 24 hours
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,34 @@ class Receipt:
     provider_id: str | None = None
     detail: str = ""  # never an address or a body
     retry_after: timedelta | None = None
+    blame: Blame = Blame.NOBODY
+    code: str = ""  # the provider's own
+
+
+@dataclass(frozen=True)
+class InboundEvent:
+    """One thing that a provider told us. Repeats have the same `event_id`."""
+
+    event_id: str
+    kind: str  # accepted | delivered | failed | bounced | deferred | opened | clicked | complained | opted_out | reply
+    at: datetime | None = None  # as the provider dates it; None: it does not
+    public_id: str = ""  # of the message it is about, if it says so
+    provider_id: str = ""
+    address: str = ""  # of a reply: who wrote, without any prefix of the provider's
+    text: str = ""  # of a reply
+    code: str = ""
+    detail: str = ""  # never an address or a body
+    channel: str = ""  # that it is about, from a provider that serves several
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `outreach doctor`."""
+
+    ok: bool
+    text: str  # never a secret
+    hint: str = ""  # what to do, when not ok
+    warning: bool = False  # not ok, and yet it can send
 
 
 class Channel(Protocol):
@@ -63,11 +106,53 @@ class Channel(Protocol):
         2. What was drawn and has no receipt when this ends or raises counts as in doubt.
         3. Raise ChannelError when the configuration is wrong, after a LATER receipt for each
            message drawn that the provider certainly did not take.
+        4. Try again by itself only what certainly was not accepted, and only at once.
         """
         ...
 
+    def verify(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> bool:
+        """
+        Whether the provider signed this request; `url` is the public one it was sent to, with its query.
 
-CHANNELS = {"outbox": "outreach.channels.outbox.Outbox"}
+        Header names are compared without case. False wherever anything is missing: never an exception.
+        """
+        ...
+
+    def parse(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> Sequence[InboundEvent]:
+        """What a verified request says; ValueError when it cannot be read."""
+        ...
+
+    def check(self) -> Iterator[Finding]:
+        """Log in and look at the sender's identity as far as the provider lets us, without sending."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; the channel may be used again."""
+        ...
+
+
+class Silent:
+    """The rest of a Channel for providers that never call back and keep nothing open."""
+
+    def verify(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> bool:  # noqa: ARG002
+        """Nothing is believed."""
+        return False
+
+    def parse(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> Sequence[InboundEvent]:  # noqa: ARG002
+        """Nothing comes back."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+CHANNELS = {  # `staff` is no row: a person sends, see `dispatcher.tasks`
+    "outbox": "outreach.channels.outbox.Outbox",
+    "smtp": "outreach.channels.smtp.Smtp",
+    "sendgrid": "outreach.channels.sendgrid.SendGrid",
+    "twilio": "outreach.channels.twilio.Twilio",
+}
+# An installed package adds a provider by an entry point of the group `setting_keys.PLUG_INS`, of the same form.
 
 
 def open_channel(name: str, settings: Settings) -> Channel:
@@ -80,13 +165,13 @@ def open_channel(name: str, settings: Settings) -> Channel:
     configured = settings.channels.get(name)
     if configured is None:
         raise ChannelError(f"channel {name} is not configured: add it under `channels` in outreach.yaml")
-    path = CHANNELS.get(configured.provider)
-    if path is None:
+    path = CHANNELS.get(configured.provider) or plugged_in(configured.provider)
+    if not path:
         near = get_close_matches(configured.provider, CHANNELS, 1)
         raise ChannelError(
             f"channels.{name}.provider: {configured.provider!r} is not one of {', '.join(CHANNELS)}"
             + (f" (did you mean {near[0]}?)" if near else "")
         )
-    module, _, made_by = path.rpartition(".")
+    module, _, made_by = path.replace(":", ".").rpartition(".")
     channel: Channel = getattr(importlib.import_module(module), made_by)(settings, name)
     return channel

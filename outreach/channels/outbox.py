@@ -11,20 +11,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator
-from email.charset import QP, Charset
-from email.errors import MessageError
-from email.header import Header
-from email.headerregistry import Address
-from email.mime.base import MIMEBase
-from email.mime.multipart import MIMEMultipart
-from email.mime.nonmultipart import MIMENonMultipart
-from email.policy import compat32
-from email.utils import format_datetime, parseaddr
 from pathlib import Path
 
-from outreach.channels import Outcome, Outgoing, Receipt
+from outreach.channels import Blame, Finding, Outcome, Outgoing, Receipt, Silent, mime
 from outreach.errors import ChannelError
 from outreach.settings import Settings
 from outreach.values import CHANNELS
@@ -34,16 +24,17 @@ FOLDER = "outbox"
 _MISCONFIGURED = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ELOOP})
 
 
-class Outbox:
+class Outbox(Silent):
     """Writes each message to `outbox/` in the workspace."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self.folder = settings.workspace / FOLDER
-        self.sender = settings.channels[name].sender or f'"{_clean(settings.business.name)}" <outbox@localhost>'
+        self.sender = settings.channels[name].sender or mime.written("outbox@localhost", settings.business.name)
         if name == "email":
             try:
-                _sender(self.sender)
-            except (ValueError, MessageError) as error:
+                for sender in settings.channels[name].pool or (self.sender,):
+                    mime.read_sender(sender)
+            except ValueError as error:
                 raise ChannelError(
                     "channels.email.from is not an address such as `Shop <hello@shop.example>`"
                 ) from error
@@ -71,12 +62,27 @@ class Outbox:
         if wrong is not None:
             raise ChannelError(f"the folder {FOLDER} of the workspace cannot be written to: {_why(wrong)}") from wrong
 
+    def check(self) -> Iterator[Finding]:
+        """Whether the folder can be written to."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_whole(self.folder / ".doctor", b"")
+            (self.folder / ".doctor").unlink()
+        except OSError as error:
+            yield Finding(
+                ok=False, text=f"the folder {FOLDER} cannot be written to: {_why(error)}", hint="mend its permissions"
+            )
+        else:
+            yield Finding(ok=True, text=f"messages are written to the folder {FOLDER}; nothing leaves")
+
     def _one(self, message: Outgoing) -> Receipt:
         if not self._is_there(message):
+            sender = message.sender or self.sender
             try:
-                content = _eml(message, self.sender) if message.channel == "email" else _json(message, self.sender)
-            except (ValueError, MessageError):
-                return Receipt(message.public_id, Outcome.REFUSED, detail="the address cannot stand in a message")
+                content = mime.message(message, sender) if message.channel == "email" else _json(message, sender)
+            except ValueError:
+                detail = "the address cannot stand in a message"
+                return Receipt(message.public_id, Outcome.REFUSED, detail=detail, blame=Blame.ADDRESS)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_whole(self.folder / _name(message, message.channel), content)
         return Receipt(message.public_id, Outcome.ACCEPTED, provider_id=f"outbox:{message.public_id}")
@@ -139,82 +145,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _clean(text: str) -> str:
-    """One line: control characters, line breaks of every script included, become spaces."""
-    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") else c for c in text)
-    return " ".join(plain.split())
-
-
 def _text(body: str) -> str:
     """A lone surrogate has no form in any file."""
     return body.encode("utf-8", "replace").decode()
-
-
-# --- e-mail: RFC 5322 and MIME, put together from the older, faster half of `email` ----------------
-
-
-def _eml(message: Outgoing, sender: str) -> bytes:
-    """
-    A plain-text and, where there is one, an HTML part; on marketing the two headers of RFC 8058.
-
-    Raises ValueError when an address cannot stand in a header.
-    """
-    content, from_ = message.content, _sender(sender)
-    head = {
-        "From": _mailbox(from_),
-        "To": _address(message.address).addr_spec,
-        "Subject": _unstructured(_clean(content.subject), "Subject"),
-        "Message-ID": f"<{message.public_id}@{from_.domain}>",
-    }
-    if message.at:
-        head["Date"] = format_datetime(message.at)
-    if message.unsubscribe_url and message.purpose == "marketing":
-        head["List-Unsubscribe"] = f"<{_clean(message.unsubscribe_url)}>"
-        head["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    whole = _part(content.text, "plain")
-    if content.html:
-        parts = [whole, _part(content.html, "html")]
-        whole = MIMEMultipart("alternative", f"=_{message.public_id}", parts, policy=_POLICY)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-    return lines.encode() + whole.as_bytes(policy=_POLICY)
-
-
-def _part(body: str, subtype: str) -> MIMEBase:
-    part = MIMENonMultipart("text", subtype, policy=_POLICY, charset="utf-8")
-    part.set_payload(_text(body), _QUOTED)
-    return part
-
-
-_QUOTED = Charset("utf-8")
-_QUOTED.body_encoding = QP
-_POLICY = compat32.clone(linesep="\r\n")
-LONGEST_WORD = 70  # of a header, unencoded: the line stays within the 78 characters of RFC 5322
-
-
-def _sender(text: str) -> Address:
-    """`Shop <hello@shop.example>` as a header wants it; ValueError if it is not that."""
-    name, address = parseaddr(text)
-    return _address(address, _clean(name))
-
-
-def _address(address: str, name: str = "") -> Address:
-    local, _, domain = address.rpartition("@")
-    if not local or not domain or _clean(address) != address or " " in address:
-        raise ValueError("not an e-mail address")
-    return Address(name, local, domain if domain.isascii() else domain.encode("idna").decode())
-
-
-def _mailbox(address: Address) -> str:
-    """Name and address; an address beyond ASCII stands as it is (RFC 6532)."""
-    if address.display_name.isascii():
-        return str(address)
-    return f"{_unstructured(address.display_name, 'From')} <{address.addr_spec}>"
-
-
-def _unstructured(text: str, name: str) -> str:
-    """Folded, and encoded (RFC 2047) where it must be: beyond ASCII, very long, or looking as if it were."""
-    plain = text.isascii() and "=?" not in text and all(len(word) < LONGEST_WORD for word in text.split(" "))
-    return Header(text, None if plain else "utf-8", header_name=name).encode(linesep="\r\n")
 
 
 # --- everything else: JSON -------------------------------------------------------------------------

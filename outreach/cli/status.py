@@ -1,4 +1,4 @@
-"""`status`: what waits, what is stuck, what is paused, when each stage last ran."""
+"""`status`: what a person should know, what waits, what is stuck, what is paused, when each stage last ran."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def _print(found: Status, zone: ZoneInfo) -> None:
         else "Nothing is published yet."
     )
     show.line(f"{release} Last import: {show.when(found.last_import_at, zone)}.\n")
+    for alarm in found.alarms:
+        show.line(f"! {alarm.text} (since {show.when(alarm.since, zone)})")
+    if found.alarms:
+        show.line("")
     if found.messages:
         show.table("Messages", ("Status", ">Messages"), list(found.messages.items()))
     if found.blocked_by:

@@ -64,7 +64,8 @@ Put the shop's files here, and read them with
 CSV in UTF-8, `.gz` too. A column marked * is required; any further column is kept with its record.
 
 customers.csv    customer_id*, email, phone, first_name, last_name, locale, country, region, city, postal_code,
-                 timezone, birthday, created_at, tags, email_consent, sms_consent, whatsapp_consent, call_consent
+                 timezone, birthday, created_at, tags, messenger_id, email_consent, sms_consent, whatsapp_consent,
+                 messenger_consent, call_consent, visit_consent
                  (yes, no or empty), consent_at, consent_source
 orders.csv       order_id*, customer_id*, placed_at*, status, paid_at, shipped_at, delivered_at, cancelled_at,
                  refunded_at, currency, total, coupon_code; and per line sku, product, category, quantity, unit_price

@@ -30,6 +30,8 @@ WORDS = {
     Reason.ENDED: "the campaign has ended",
     Reason.ONLY_TO: "a rehearsal is on, for other addresses only",
     Reason.REFUSED: "the address was refused for good",
+    Reason.TEXT_REFUSED: "the provider refused its text",
+    Reason.GAVE_UP: "was tried several times, and never got through",
     Reason.NOT_RENDERED: "the message lacked something it needs",
     Reason.HOURS: "outside sending hours where the customer lives",
     Reason.NO_ZONE: "nobody knows where the customer lives, so which hours are decent",
@@ -37,6 +39,8 @@ WORDS = {
     Reason.PAUSED: "the campaign is paused",
     Reason.CHANNEL: "the channel cannot send now",
     Reason.UNDEFINED: "the message lacks something it needs",
+    Reason.RATE: "waits its turn: its sender may not send faster",
+    Reason.PERSON: "waits for somebody to call or visit",
     Reason.RETRY: "to be tried again",
 }
 SINCE = {  # what came true since, in the words of `unless` and `stop_when`

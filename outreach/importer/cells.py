@@ -23,7 +23,7 @@ LONGEST_KEY = 200  # characters of an id of the shop's
 LONGEST_TAG = 100
 KEPT = 200  # characters of a refused value that are kept
 _REMEMBERED = 100_000
-_MINUTE, _DAY = 60_000_000, 86_400_000_000
+_MINUTE, _HOUR, _DAY = 60_000_000, 3_600_000_000, 86_400_000_000
 
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)\s?(Z|[+-]\d\d(?::?\d\d)?)?)?",
@@ -75,10 +75,17 @@ def times(zone: str, now: datetime) -> Reader:
     tomorrow = now.astimezone(timing.zone(zone)).date() + timedelta(days=1)
     last = to_micros(timing.local_midnight(tomorrow + timedelta(days=1), zone)) - 1
     hours = {f"{mark}{n:02d}": n * 60 * _MINUTE for n in range(24) for mark in " T"}
-    minutes = {f":{n:02d}": n * _MINUTE for n in range(60)}
     seconds = {"": 0, **{f":{n:02d}": n * 1_000_000 for n in range(60)}}
+    past_the_hour = {f":{n:02d}{text}": n * _MINUTE + rest for n in range(60) for text, rest in seconds.items()}
     days, exactly = Memo(lambda day: _day(day, zone)), Memo(lambda text: _instant(text, zone))
-    on_the_hour = Memo(lambda text: days[text[:10]] + hours[text[10:]])
+
+    def hour(text: str) -> int:
+        start = int(days[text[:10]]) + hours[text[10:]]
+        if start < 0 or start + _HOUR - 1 > last:
+            raise ValueError
+        return start
+
+    on_the_hour = Memo(hour)
 
     def read(text: str) -> int | None:
         at = exactly[text.strip()]
@@ -89,10 +96,7 @@ def times(zone: str, now: datetime) -> Reader:
         return None if at is None else int(at)
 
     def whole(cells: Sequence[str]) -> list[int | None]:
-        found = [on_the_hour[t[:13]] + minutes[t[13:16]] + seconds[t[16:]] if t else None for t in cells]
-        if min(filter(None, found), default=0) < 0 or max(filter(None, found), default=0) > last:
-            raise ValueError
-        return found
+        return [on_the_hour[text[:13]] + past_the_hour[text[13:]] if text else None for text in cells]
 
     return Reader(read, whole)
 
@@ -241,14 +245,23 @@ def plain(text: str) -> str | None:
     return text.strip() or None
 
 
-def key(text: str) -> str:
-    """An id of the shop's, which may not be empty."""
+def _key(text: str) -> str:
     text = text.strip()
     if not text:
         raise ValueError("is missing: every row needs it")
     if len(text) > LONGEST_KEY:
         raise ValueError(f"is longer than {LONGEST_KEY} characters")
     return text
+
+
+def _keys(cells: Sequence[str]) -> list[str]:
+    found = list(map(str.strip, cells))
+    if not all(found) or max(map(len, found), default=0) > LONGEST_KEY:
+        raise ValueError
+    return found
+
+
+key = Reader(_key, _keys)  # of ids of the shop's, which may not be empty
 
 
 def answer(text: str) -> bool | None:
@@ -312,7 +325,7 @@ def read_column(
 ) -> list[Any]:
     """Every cell as read; one that cannot be read becomes None, and a refusal under its row's number."""
     try:
-        return read.whole(cells) if isinstance(read, Reader) else [read(cell) for cell in cells]
+        return read.whole(cells) if isinstance(read, Reader) else list(map(read, cells))
     except (ValueError, KeyError):
         return [read_cell(cell, read, column, lines[n], refusals, n) for n, cell in enumerate(cells)]
 

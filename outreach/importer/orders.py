@@ -43,6 +43,7 @@ from outreach.importer.writing import (
     insert_into,
     list_rejects,
     many,
+    many_columns,
     new_ids,
     rows,
     since,
@@ -58,7 +59,7 @@ WINDOW = 50_000  # orders read before they are written in the order of their cus
 ORDERS = 2 * BATCH  # in one transaction: the 2,000 that DESIGN 3 allows, under 0.1 s
 _STORED = Parsed._fields[:-1]
 _COLUMNS = ("id", "customer_id", *_STORED)
-_INSERT_LINE = insert_into("order_lines", ("order_id", "number", *LINE))
+_LINE = ("order_id", "number", *LINE)
 _UPDATE = f"UPDATE orders SET {', '.join(f'{name} = ?' for name in _COLUMNS[1:])} WHERE id = ?"
 
 
@@ -115,16 +116,14 @@ def _write_window(writing: _Writing, window: dict[str, list[Any]], refusals: lis
         list_rejects(run, table.file, some)
     names = window.pop("customer", [])
     customers = list(map(customer_ids(run, names).__getitem__, names))
-    whole = list(zip(*window.values(), strict=True))
     for places in in_chunks(sorted(range(len(customers)), key=customers.__getitem__), ORDERS):
-        chunk = [whole[n] for n in places]
-        orders = dict(zip(window, zip(*chunk, strict=True), strict=True))
+        orders = {name: [column[n] for n in places] for name, column in window.items()}
         with transaction(run) as connection:
             created, updated = _write(connection, writing, orders, [customers[n] for n in places])
         counts = run.counts.orders
         counts.created += created
         counts.updated += updated
-        counts.unchanged += len(chunk) - created - updated
+        counts.unchanged += len(places) - created - updated
 
 
 def _write(connection: Connection, writing: _Writing, orders: Columns, customers: list[int]) -> tuple[int, int]:
@@ -177,9 +176,14 @@ def _insert(
         orders = _estimated(reading, orders)
     numbers = new_ids(connection, "orders", len(customers))
     names = tuple(name for name in _STORED if name in orders)
-    many(connection, _insert_of(names), zip(numbers, customers, *(orders[name] for name in names), strict=True))
+    stored = {
+        **orders,  # sqlite3 takes four times as long to bind bytes and bools
+        "row_hash": list(map(bytearray, orders["row_hash"])),
+        "counted": list(map(int, orders["counted"])),
+    }
+    many_columns(connection, _insert_of(names), [numbers, customers, *(stored[name] for name in names)])
     if "lines" in orders:
-        many(connection, _INSERT_LINE, _line_rows(numbers, orders["lines"]))
+        _insert_lines(connection, reading, numbers, orders["lines"])
     if writing.own:
         writing.own[:] = numbers[-1:]
     columns = [customers, numbers, orders["placed_at"], orders["total"], orders["currency"]]
@@ -198,7 +202,7 @@ def _insert(
 
 @cache
 def _insert_of(names: tuple[str, ...]) -> str:
-    return insert_into("orders", ("id", "customer_id", *names))
+    return insert_into("orders", ("id", "customer_id", *names), counted="? <> 0")
 
 
 def _estimated(reading: Reading, orders: Columns) -> Columns:
@@ -207,12 +211,20 @@ def _estimated(reading: Reading, orders: Columns) -> Columns:
     return {**orders, "shipped_at": [o.shipped_at for o in found], "delivered_at": [o.delivered_at for o in found]}
 
 
-def _line_rows(numbers: Sequence[int], lines: Sequence[tuple[Line, ...]]) -> Iterator[tuple[Any, ...]]:
-    if max(map(len, lines), default=0) <= 1:
-        return ((number, 1, *bought[0]) for number, bought in zip(numbers, lines, strict=True) if bought)
-    return (
+def _insert_lines(
+    connection: Connection, reading: Reading, numbers: Sequence[int], lines: Sequence[tuple[Line, ...]]
+) -> None:
+    whole = [
         (number, n, *line) for number, bought in zip(numbers, lines, strict=True) for n, line in enumerate(bought, 1)
-    )
+    ]
+    columns = dict(zip(_LINE, zip(*whole, strict=True), strict=False))
+    names = tuple(name for name in columns if name not in LINE or name in reading.present)
+    many_columns(connection, _insert_line_of(names), [columns[name] for name in names])
+
+
+@cache
+def _insert_line_of(names: tuple[str, ...]) -> str:
+    return insert_into("order_lines", names)
 
 
 def _update(
@@ -228,7 +240,7 @@ def _update(
     many(connection, _UPDATE, values)
     if not reading.present.isdisjoint(LINE):
         rows(connection, "DELETE FROM order_lines WHERE order_id = ANY(?)", numbers)
-        many(connection, _INSERT_LINE, _line_rows(numbers, [order.lines for order in after]))
+        _insert_lines(connection, reading, numbers, [order.lines for order in after])
     changes = totals.recount(
         connection, reading.run, sorted({*customers, *(customer for customer, _ in stored.values())}), start
     )

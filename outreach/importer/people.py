@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outreach import store, timing
-from outreach.addresses import country_code, normal_email, normal_phone
+from outreach.addresses import country_code, normal_email, normal_messenger, normal_phone
 from outreach.importer import consents
 from outreach.importer.cells import (
     answer,
@@ -51,8 +51,9 @@ from outreach.importer.writing import (
 )
 from outreach.sources import OPTIONAL, Batch, Refusal, Table
 from outreach.store import in_chunks
+from outreach.values import CONTACT_KIND
 
-CONSENTS = {"email": "email", "sms": "phone", "whatsapp": "phone", "call": "phone"}  # channel → kind of contact
+KINDS = ("email", "phone", "messenger")  # of contacts
 _KNOWN = frozenset({"customer_id", *OPTIONAL["customers"]})
 _PLAIN = (
     "first_name",
@@ -66,7 +67,18 @@ _PLAIN = (
     "birthday",
     "created_at",
 )
-_COLUMNS = ("id", "external_id", "email_id", "phone_id", *_PLAIN, "zones", "tags", "attributes", "row_hash")
+_COLUMNS = (
+    "id",
+    "external_id",
+    "email_id",
+    "phone_id",
+    "messenger_id",
+    *_PLAIN,
+    "zones",
+    "tags",
+    "attributes",
+    "row_hash",
+)
 _INSERT = insert_into("customers", _COLUMNS)
 _UPDATE = f"UPDATE customers SET {', '.join(f'{name} = ?' for name in _COLUMNS[1:])} WHERE id = ?"
 _CUSTOMERS_MET = 500_000  # ids remembered during one import
@@ -135,8 +147,9 @@ def take(run: Run, table: Table) -> None:
         "first_name": word, "last_name": word, "region": word, "city": word, "postal_code": word, "locale": locale,
         "country": _country, "timezone": time_zone, "birthday": birthdays(run.now), "created_at": read_time,
         "email": lambda text: normal_email(text) if text.strip() else None,
+        "messenger_id": lambda text: normal_messenger(text) if text.strip() else None,
         "tags": tags, "consent_at": read_time, "consent_source": word,
-        **{f"{channel}_consent": answer for channel in CONSENTS},
+        **{f"{channel}_consent": answer for channel in CONTACT_KIND},
     }  # fmt: skip
     start, done = seed(run, table), 0
     for batch in table.batches():
@@ -215,9 +228,11 @@ def _person(
     refusals: Mapping[int, list[Refusal]],
 ) -> Person:
     addresses = {"email": read["email"]} if "email" in read else {}
+    if "messenger_id" in read:
+        addresses["messenger"] = read["messenger_id"]
     if phones is not None:
         addresses["phone"] = phones[n]
-    answers = {channel: read.get(f"{channel}_consent") for channel in CONSENTS}
+    answers = {channel: read.get(f"{channel}_consent") for channel in CONTACT_KIND}
     return Person(
         external_id,
         row_hash(start, row, refusals.get(n, ())),
@@ -313,11 +328,12 @@ def _stored(connection: Connection, names: list[str]) -> dict[str, dict[str, Any
     columns = ", ".join(f"c.{name}" for name in _COLUMNS)
     found = rows(
         connection,
-        f"SELECT {columns}, e.address, p.address FROM customers c LEFT JOIN contacts e ON e.id = c.email_id"
-        " LEFT JOIN contacts p ON p.id = c.phone_id WHERE c.external_id = ANY(?)",
+        f"SELECT {columns}, e.address, p.address, m.address FROM customers c LEFT JOIN contacts e ON e.id = c.email_id"
+        " LEFT JOIN contacts p ON p.id = c.phone_id LEFT JOIN contacts m ON m.id = c.messenger_id"
+        " WHERE c.external_id = ANY(?)",
         names,
     )
-    stored = [dict(zip((*_COLUMNS, "email", "phone"), row, strict=True)) for row in found]
+    stored = [dict(zip((*_COLUMNS, *KINDS), row, strict=True)) for row in found]
     for row in stored:
         row.update(
             tags=from_json(row["tags"]), attributes=from_json(row["attributes"]), row_hash=bytes(row["row_hash"])
@@ -350,7 +366,7 @@ def _record(
     person: Person, stored: Mapping[str, Any] | None, ids: Mapping[str, int], contacts: Mapping[tuple[str, str], int]
 ) -> dict[str, Any]:
     """The whole row to store: what is stored, overlaid with what the file has."""
-    record: dict[str, Any] = dict(stored) if stored else dict.fromkeys((*_COLUMNS, "email", "phone"))
+    record: dict[str, Any] = dict(stored) if stored else dict.fromkeys((*_COLUMNS, *KINDS))
     record.update(person.values)
     for kind, address in person.addresses.items():
         record[kind] = address
@@ -432,7 +448,7 @@ def _consents(
     for person in people:
         record = records[person.external_id]
         for channel, granted in person.answers.items():
-            if contact := record[f"{CONSENTS[channel]}_id"]:
+            if contact := record[f"{CONTACT_KIND[channel]}_id"]:
                 first = record["created_at"] if record["created_at"] is not None else run.micros
                 said.append(consents.Said(contact, channel, granted, person.consent_at, first, person.consent_source))
     consents.record(connection, run, said)

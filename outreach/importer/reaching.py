@@ -10,17 +10,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select
 
 from outreach import store
-from outreach.importer.people import CONSENTS
 from outreach.models import Consent, Contact, Customer, Scope, Suppression
 from outreach.models import table as table_of
 from outreach.settings import Settings
 from outreach.store import Database
-from outreach.values import PURPOSES
+from outreach.values import CONTACT_KIND, PURPOSES
 
 _customers, _contacts = table_of(Customer), table_of(Contact)
 _consents, _suppressions = table_of(Consent), table_of(Suppression)
-_NAMES = {"email": "E-mail", "sms": "SMS", "whatsapp": "WhatsApp", "call": "Call"}
-_ADDRESS = {"email": "e-mail address", "phone": "phone number"}
+_NAMES = {"email": "E-mail", "sms": "SMS", "whatsapp": "WhatsApp"}
+_ADDRESS = {"email": "e-mail address", "phone": "phone number", "messenger": "Messenger id"}
 _BLOCKING = {
     "transactional": (Scope.ADDRESS,),  # and scope `contact` on the channel where it was said
     "service": (Scope.ADDRESS, Scope.CONTACT),
@@ -39,7 +38,7 @@ class Reach:
     why: str  # what keeps the others from being reached; empty when nothing does
 
     def __str__(self) -> str:
-        name = _NAMES.get(self.channel, self.channel)
+        name = _NAMES.get(self.channel, self.channel.capitalize())
         return f"{name} {self.purpose}: {self.reachable:,} of {self.customers:,}" + (
             f", {self.why}" if self.why else ""
         )
@@ -54,14 +53,14 @@ def reach(db: Database, settings: Settings) -> list[Reach]:
     with store.read(db) as connection:
         return [
             _told(channel, purpose, dict(connection.execute(_query(channel, purpose)).mappings().one()))
-            for channel in CONSENTS
+            for channel in CONTACT_KIND
             if channel in settings.channels
             for purpose in PURPOSES
         ]
 
 
 def _query(channel: str, purpose: str) -> Any:
-    contact = _customers.c.email_id if CONSENTS[channel] == "email" else _customers.c.phone_id
+    contact = _customers.c[f"{CONTACT_KIND[channel]}_id"]
     ranked = (
         select(
             _consents.c.contact_id,
@@ -94,7 +93,10 @@ def _query(channel: str, purpose: str) -> Any:
 
 def _suppressed(channel: str, purpose: str) -> ColumnElement[bool]:
     s = _suppressions.c
-    scopes: ColumnElement[bool] = s.scope.in_([scope.value for scope in _BLOCKING[purpose]])
+    scopes: ColumnElement[bool] = or_(
+        s.scope.in_([scope.value for scope in _BLOCKING[purpose] if scope is not Scope.ADDRESS]),
+        and_(s.scope == Scope.ADDRESS.value, s.channel.in_(["", channel])),
+    )
     if purpose == "transactional":
         scopes = or_(scopes, and_(s.scope == Scope.CONTACT.value, s.channel == channel))
     return exists().where(
@@ -115,7 +117,7 @@ def _sum(condition: ColumnElement[bool], name: str) -> Any:
 def _told(channel: str, purpose: str, row: dict[str, int]) -> Reach:
     total = row["customers"]
     why = [
-        (row["no_address"], f"no {_ADDRESS[CONSENTS[channel]]}"),
+        (row["no_address"], f"no {_ADDRESS[CONTACT_KIND[channel]]}"),
         (row["suppressed"], "on a do-not-contact list"),
         (row["revoked"], "opted out"),
         (row["unknown"], "no consent recorded"),

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from outreach.store import Database, Lock
 Progress = Callable[[str, int, int, int], None]  # table, rows done, bytes done, bytes in all
 Change = tuple[str, int, int, int | None]  # kind, record, customer, time: a row of `fresh`
 _ABREAST = 50
-_CHECKPOINT = 20_000  # pages of the write-ahead log between two checkpoints while importing
+_CHECKPOINT = 40_000  # pages of the write-ahead log between two checkpoints while importing
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _VERSION = "1"  # of what this program makes of a row: another one looks at every row anew
 
@@ -120,32 +119,41 @@ def rows(connection: Connection, statement: str, *values: Any) -> list[Any]:
 
 
 def many(connection: Connection, statement: str, values: Iterable[Sequence[Any]]) -> None:
-    """The statement once for every row of values; on SQLite inserts take `_ABREAST` rows at a step, a fifth faster."""
-    dialect, width = connection.dialect.name, statement.count("?")
-    flat = tuple(chain.from_iterable(values))
+    """The statement once for every row of values."""
+    many_columns(connection, statement, list(zip(*values, strict=True)))
+
+
+def many_columns(connection: Connection, statement: str, columns: Sequence[Sequence[Any]]) -> None:
+    """The statement once for every row, given column by column; on SQLite inserts take `_ABREAST` rows at a step, a fifth faster."""
+    if not columns:
+        return
+    dialect, count, width = connection.dialect.name, len(columns[0]), len(columns)
     alone = 0
-    if dialect == "sqlite" and statement.startswith("INSERT"):
-        step = width * _ABREAST
-        alone = len(flat) - len(flat) % step
-        if alone:
-            connection.exec_driver_sql(_abreast(statement), [flat[n : n + step] for n in range(0, alone, step)])
-    if alone < len(flat):
-        rest = [flat[n : n + width] for n in range(alone, len(flat), width)]
-        connection.exec_driver_sql(_spelt(statement, dialect), rest)
+    if dialect == "sqlite" and statement.startswith("INSERT") and count >= _ABREAST:
+        alone = count - count % _ABREAST
+        flat: list[Any] = [None] * (count * width)
+        for place, column in enumerate(columns):
+            flat[place::width] = column
+        steps = range(0, alone * width, _ABREAST * width)
+        connection.exec_driver_sql(_abreast(statement), [tuple(flat[n : n + _ABREAST * width]) for n in steps])
+    if alone < count:
+        rest = [column[alone:] for column in columns]
+        connection.exec_driver_sql(_spelt(statement, dialect), list(zip(*rest, strict=True)))
 
 
 @cache
 def _abreast(statement: str) -> str:
-    head, row, then = re.split(r"VALUES (\([?, ]+\))", statement, maxsplit=1)
+    head, row, then = re.split(r"VALUES (\([^()]+\))", statement, maxsplit=1)
     head = head.replace(
         "INSERT INTO", "INSERT OR FAIL INTO"
     )  # the transaction is rolled back anyway: no statement journal
     return f"{head}VALUES {', '.join([row] * _ABREAST)}{then}"
 
 
-def insert_into(table: str, columns: Sequence[str], then: str = "") -> str:
-    """INSERT of one row with these columns."""
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {then}".strip()
+def insert_into(table: str, columns: Sequence[str], then: str = "", **marks: str) -> str:
+    """INSERT of one row with these columns; `marks` are what stands for a column instead of `?`."""
+    values = ", ".join(marks.get(name, "?") for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({values}) {then}".strip()
 
 
 def new_ids(connection: Connection, table: str, count: int) -> list[int]:

@@ -1,8 +1,9 @@
 """
 Plan: from the release in force and the records to enrolments, and to messages written once.
 
-`plan` is idempotent and safe to run in any number of processes: a page of occasions and what it
-consumed are written in one transaction, under the campaign's lock, and a message's key is unique.
+`plan` is idempotent and safe to run in any number of processes: a page of occasions, the messages
+of it that are due at once, and what it consumed are written in one transaction, under the
+campaign's lock, and a message's key is unique.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from outreach import occasions, releases, store
 from outreach.models import CampaignState, Fresh, table
 from outreach.planner.enrolling import enrol
 from outreach.planner.tick import CampaignCounts, PlanCounts, Tick
-from outreach.planner.writing import wake_again, write_due
+from outreach.planner.writing import Writer, wake_again, write_due
 from outreach.settings import Settings
-from outreach.store import BATCH, Database, among
+from outreach.store import BATCH, Database
 
 __all__ = ["CampaignCounts", "PlanCounts", "plan"]
 
@@ -43,9 +44,10 @@ def plan(db: Database, settings: Settings, now: datetime) -> PlanCounts:
         for campaign in loaded.campaigns.values():
             state = states.get(campaign.name)
             if campaign.active and state is not None and state.paused_at is None:
-                enrol(tick, campaign, state, newest)
+                writer = Writer(tick, campaign)
                 wake_again(tick, campaign, state)
-                write_due(tick, campaign)
+                enrol(tick, campaign, state, newest, writer)
+                write_due(tick, campaign, writer)
         _prune(tick, newest)
     with store.write(db) as connection:
         store.record_tick(connection, "plan", now, now, counts.as_json())
@@ -62,14 +64,10 @@ def _prune(tick: Tick, newest: int) -> None:
             states.get(c.name, 0) for c in tick.loaded.campaigns.values() if c.active and occasions.fresh_kinds(c)
         ]
         done = min([newest, *waiting]) if waiting else newest
+    upto = select(_fresh.c.id).where(_fresh.c.id <= done).order_by(_fresh.c.id).offset(2 * BATCH - 1).limit(1)
     while True:
         with store.write(tick.db) as connection:
-            ids = list(
-                connection.execute(
-                    select(_fresh.c.id).where(_fresh.c.id <= done).order_by(_fresh.c.id).limit(BATCH)
-                ).scalars()
-            )
-            if ids:
-                connection.execute(_fresh.delete().where(among(_fresh.c.id, ids)))
-        if len(ids) < BATCH:
+            last = connection.execute(upto).scalar()
+            connection.execute(_fresh.delete().where(_fresh.c.id <= (done if last is None else last)))
+        if last is None:
             return

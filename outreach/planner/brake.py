@@ -4,15 +4,13 @@ The volume brake: no campaign plans more than its share of messages in 24 hours 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
 from outreach.campaigns import Campaign
 from outreach.models import CampaignState, Customer, Message, Status, table
-from outreach.planner.tick import Tick
+from outreach.planner.tick import STATE, Tick
 
 BRAKE_SHARE = 0.20  # of all customers, in a rolling 24 hours
 BRAKE_LEAST = 500
@@ -32,17 +30,18 @@ class Brake:
         self.tick, self.campaign = tick, campaign
         self.limit: int | None = None
         self.written = 0
+        self.held = False  # has paused the campaign: nothing more is written in this tick
 
-    def allows(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> bool:
-        """Whether these rows may be written; if not, the campaign is paused in this transaction."""
-        new = sum(row["status"] is Status.PLANNED for row in rows)
-        if not new:
-            return True
+    def allows(self, connection: Connection, new: int) -> bool:
+        """Whether so many more may be planned; if not, the campaign is paused in this transaction."""
+        if self.held or not new:
+            return not self.held
         if self.limit is None:
             self._look_up(connection)
         if self.limit is None or self.written + new <= self.limit:
             self.written += new
             return True
+        self.held = True
         reason = (
             f"volume brake: {self.written + new:,} messages in 24 hours would be more than {self.limit:,};"
             f" look at them, then `outreach resume {self.campaign.name}`"
@@ -53,7 +52,7 @@ class Brake:
         return False
 
     def _look_up(self, connection: Connection) -> None:
-        state = connection.execute(select(_states).where(_states.c.name == self.campaign.name)).one()
+        state = connection.execute(STATE, {"of": self.campaign.name}).one()
         if state.resumed_at is not None and self.tick.now - state.resumed_at < DAY:
             return
         c = _messages.c

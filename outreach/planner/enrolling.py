@@ -6,24 +6,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, union_all, update
 
 from outreach import arms, facts, gates, occasions, releases, store, timing
 from outreach.campaigns import Campaign
 from outreach.facts import Item
-from outreach.models import CampaignState, Customer, Enrolment, Message, Reason, Status, table
+from outreach.models import CampaignState, Customer, Enrolment, Message, Reason, Status, table, to_micros
 from outreach.occasions import Occasion, Page
-from outreach.planner.tick import Tick, due_at
+from outreach.planner.tick import STATE, Tick, dues_at
+from outreach.planner.writing import Waiting, Writer
 from outreach.store import Lock, among
 
 _states, _enrolments = table(CampaignState), table(Enrolment)
 _messages, _customers = table(Message), table(Customer)
 
 
-def enrol(tick: Tick, campaign: Campaign, state: Any, newest: int) -> None:
-    """Take the campaign's new occasions, a page a transaction; another planner's campaign is left to it."""
+def enrol(tick: Tick, campaign: Campaign, state: Any, newest: int, writer: Writer) -> None:
+    """
+    Take the campaign's new occasions, a page a transaction; another planner's campaign is left to it.
+
+    What is due at once is written with its enrolment; what is too much for one transaction is left to `write_due`.
+    """
     settings, now = tick.settings, tick.now
 
     def sources(reading: Connection) -> Iterator[Page]:
@@ -36,32 +41,29 @@ def enrol(tick: Tick, campaign: Campaign, state: Any, newest: int) -> None:
             with store.write(tick.db) as writing:
                 if not store.lock(writing, Lock.PLAN, campaign.name, wait=False):
                     return
-                _write_page(writing, tick, campaign, page)
+                _write_page(writing, tick, campaign, page, writer)
 
 
-def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Page) -> None:
+def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Page, writer: Writer) -> None:
+    state = connection.execute(STATE, {"of": campaign.name}).one()
     remember = dict(page.remember)
-    found = _not_enrolled(connection, campaign, _in_time(connection, tick, campaign, page.occasions))
+    found = _not_enrolled(connection, campaign, _in_time(tick, campaign, state, page.occasions))
     if found:
         found = occasions.in_audience(connection, campaign, tick.settings, found, tick.now)
-    debt = connection.execute(select(_states.c.backfill).where(_states.c.name == campaign.name)).scalar() or {}
-    if "backfill" in remember and debt:
-        found = occasions.paced(found, debt, tick.settings)
+    if "backfill" in remember and state.backfill:
+        found = occasions.paced(found, state.backfill, tick.settings)
         if remember["backfill"]:
-            remember["backfill"]["done"] = debt["done"] + len(found)
+            remember["backfill"]["done"] = state.backfill["done"] + len(found)
     if found:
-        _write_enrolments(connection, tick, campaign, found)
+        _write_enrolments(connection, tick, campaign, found, writer)
     if page.cleared:
         _end_cleared(connection, campaign, page.cleared)
     if remember:
         connection.execute(update(_states).where(_states.c.name == campaign.name).values(remember))
 
 
-def _in_time(connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion]) -> list[Occasion]:
+def _in_time(tick: Tick, campaign: Campaign, state: Any, found: Sequence[Occasion]) -> list[Occasion]:
     """Those between the campaign's start (its first publish, unless `starts` says otherwise) and its `ends`."""
-    if not found:
-        return []
-    state = connection.execute(select(_states).where(_states.c.name == campaign.name)).one()
     start = releases.starts_at(campaign, tick.settings) or state.first_published_at
     if state.backfill and campaign.backfill:
         zone = tick.settings.business.timezone
@@ -70,123 +72,193 @@ def _in_time(connection: Connection, tick: Tick, campaign: Campaign, found: Sequ
     return [o for o in found if o.at >= start and (end is None or o.at < end)]
 
 
+_KNOWN = select(_enrolments.c.customer_id, _enrolments.c.occasion).where(
+    _enrolments.c.campaign == bindparam("of"), among(_enrolments.c.customer_id, "ids")
+)
+
+
 def _not_enrolled(connection: Connection, campaign: Campaign, found: Sequence[Occasion]) -> list[Occasion]:
     """Those that have no enrolment yet, one per key."""
     if not found:
         return []
-    c = _enrolments.c
-    query = select(c.customer_id, c.occasion).where(c.campaign == campaign.name)
-    known = {
-        tuple(row) for row in connection.execute(query.where(among(c.customer_id, {o.customer_id for o in found})))
-    }
-    return list({(o.customer_id, o.key): o for o in found if (o.customer_id, o.key) not in known}.values())
+    rows = connection.execute(_KNOWN, {"of": campaign.name, "ids": {o.customer_id for o in found}})
+    known = {tuple(row) for row in rows.all()}
+    return list({key: o for o in found if (key := (o.customer_id, o.key)) not in known}.values())
 
 
-def _write_enrolments(connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion]) -> None:
-    first = campaign.steps[0]
-    items = [
-        Item(campaign, first, o.customer_id, o.record_id, o.key, o.at, due_at=o.at, expires_at=o.at) for o in found
+class _Judged(NamedTuple):
+    """An occasion with what became of it: its arm, or the reason why it is not taken up."""
+
+    occasion: Occasion
+    fact: gates.Facts
+    dues: list[datetime]  # of each step
+    first_due: datetime
+    arm: str | None
+    reason: Reason | None
+
+
+_COLUMNS = (
+    "id",
+    "campaign",
+    "customer_id",
+    "occasion",
+    "record_id",
+    "occasion_at",
+    "first_due_at",
+    "experiment",
+    "arm",
+    "reason",
+    "release",
+    "created_at",
+    "wake_at",
+)
+
+
+def _write_enrolments(
+    connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion], writer: Writer
+) -> None:
+    """Write an enrolment for each, and the messages of those that are due at once."""
+    ids = store.new_ids(connection, _enrolments, len(found))
+    judged = dict(zip(ids, _judge(connection, tick, campaign, found), strict=True))
+    wake: dict[int, datetime | None] = {i: one.first_due for i, one in judged.items() if one.arm is not None}
+    at_once = [
+        _waiting(tick, i, one, one.arm)
+        for i, one in judged.items()
+        if one.arm is not None and one.first_due <= tick.now
     ]
+    if at_once:
+        due, later = writer.due(connection, at_once[: writer.page])
+        if writer.write(connection, due):
+            wake |= later
+    created, experiment = to_micros(tick.now), campaign.experiment or campaign.name
+    rows = [
+        (
+            i,
+            campaign.name,
+            o.customer_id,
+            o.key,
+            o.record_id,
+            to_micros(o.at),
+            to_micros(first_due),
+            experiment,
+            arm,
+            reason and reason.value,
+            tick.loaded.number,
+            created,
+            (at := wake.get(i)) and to_micros(at),
+        )
+        for i, (o, _, _, first_due, arm, reason) in judged.items()
+    ]
+    store.insert_stored(connection, _enrolments, _COLUMNS, rows)
+    counts = tick.of(campaign)
+    counts.enrolled += len(wake)
+    counts.skipped += len(found) - len(wake)
+
+
+def _waiting(tick: Tick, i: int, judged: _Judged, arm: str) -> Waiting:
+    o, fact = judged.occasion, judged.fact
+    person = (fact.external_id, fact.email_id, fact.phone_id, fact.messenger_id)
+    return Waiting(i, o.customer_id, o.key, o.record_id, o.at, arm, tick.now, judged.first_due, *person, judged.dues)
+
+
+def _judge(connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion]) -> Iterator[_Judged]:
+    """Whether each is taken up, and those that are with their arm."""
+    first, experiment = campaign.steps[0], campaign.experiment or campaign.name
+    items = [Item(campaign, first, o.customer_id, o.record_id, o.key, o.at, o.at, o.at) for o in found]
     known = facts.fetch(connection, tick.settings, items, tick.now, judging=True)
-    earlier = _earlier_times(connection, tick, campaign, found)
-    drawn, by_contact = _arms_drawn(connection, campaign, found), dict[int, str]()
-    rows, counts = [], tick.of(campaign)
     rules = facts.rules(items[0])  # judged without its times, so one serves all
-    for occasion, fact in zip(found, known, strict=True):
-        reason = gates.judge(fact, rules, tick.settings, tick.db.secret)
-        if reason is None and not _at_most_allows(campaign, earlier.setdefault(occasion.customer_id, []), occasion.at):
+    earlier = _earlier_times(connection, tick, campaign, found)
+    drawn, by_contact = _arms_drawn(connection, experiment, found), dict[int, str]()
+    for o, fact in zip(found, known, strict=True):
+        arm, reason = None, gates.judge(fact, rules, tick.settings, tick.db.secret)
+        if reason is None and not _at_most_allows(campaign, earlier, o):
             reason = Reason.AT_MOST
-        arm = None
         if reason is None:
-            earlier[occasion.customer_id].append(occasion.at)
-            arm = _arm(tick, campaign, occasion.customer_id, fact, drawn, by_contact)
-        due = min(due_at(tick, step, occasion.at, fact.zones) for step in campaign.steps)
-        rows.append(_enrolment(tick, campaign, occasion, arm, reason, due))
-        counts.enrolled += reason is None
-        counts.skipped += reason is not None
-    store.insert_many(connection, _enrolments, rows)
-
-
-def _enrolment(
-    tick: Tick, campaign: Campaign, occasion: Occasion, arm: str | None, reason: Reason | None, due: datetime
-) -> dict[str, Any]:
-    return {
-        "campaign": campaign.name,
-        "customer_id": occasion.customer_id,
-        "occasion": occasion.key,
-        "record_id": occasion.record_id,
-        "occasion_at": occasion.at,
-        "first_due_at": due,
-        "experiment": campaign.experiment or campaign.name,
-        "arm": arm,
-        "reason": reason,
-        "release": tick.loaded.number,
-        "created_at": tick.now,
-        "wake_at": due if reason is None else None,
-    }
+            arm = _arm(tick, campaign, o.customer_id, fact, drawn, by_contact)
+        dues = dues_at(tick, campaign, o.at, fact.zones)
+        yield _Judged(o, fact, dues, min(dues), arm, reason)
 
 
 def _arm(
     tick: Tick, campaign: Campaign, customer: int, fact: gates.Facts, drawn: dict[int, str], by_contact: dict[int, str]
 ) -> str:
     """The arm that the customer or one of their addresses already has, else the one the draw gives."""
-    contacts = [contact.contact_id for contact in fact.contacts.values()]
-    arm = drawn.get(customer) or next((by_contact[contact] for contact in contacts if contact in by_contact), None)
+    arm = drawn.get(customer)
+    for contact in fact.contacts.values():
+        arm = arm or by_contact.get(contact.contact_id)
     if arm is None:
         experiment = campaign.experiment or campaign.name
         held = campaign.holdout and arms.is_held(tick.db.secret, experiment, campaign.holdout, fact.external_id)
-        arm = "holdout" if held else "contact"
+        arm = arms.HOLDOUT if held else arms.CONTACT
     drawn[customer] = arm
-    by_contact.update(dict.fromkeys(contacts, arm))
+    for contact in fact.contacts.values():
+        by_contact[contact.contact_id] = arm
     return arm
 
 
-def _arms_drawn(connection: Connection, campaign: Campaign, found: Sequence[Occasion]) -> dict[int, str]:
-    """By customer, the arm that they, or another record with one of their addresses, already have in the experiment."""
-    ids = sorted({o.customer_id for o in found})
-    others = {i: [i] for i in ids}
-    mine, other = _customers.alias("mine"), _customers.alias("other")
-    for shared in (mine.c.email_id == other.c.email_id, mine.c.phone_id == other.c.phone_id):
-        query = select(mine.c.id, other.c.id).join(other, shared).where(among(mine.c.id, ids), mine.c.id != other.c.id)
-        for customer, twin in connection.execute(query):
-            others[customer].append(twin)
-    e = _enrolments.c
-    query = select(e.customer_id, e.arm).where(
-        e.experiment == (campaign.experiment or campaign.name), e.arm.is_not(None)
+_mine, _other = _customers.alias("mine"), _customers.alias("other")
+_TWINS = union_all(
+    *(
+        select(_mine.c.id, _other.c.id).join(_other, shared).where(among(_mine.c.id, "ids"), _mine.c.id != _other.c.id)
+        for shared in (_mine.c[name] == _other.c[name] for name in ("email_id", "phone_id", "messenger_id"))
     )
-    query = query.where(among(e.customer_id, {twin for twins in others.values() for twin in twins}))
-    arms_of: dict[int, str] = {}
-    for customer, arm in connection.execute(query.order_by(e.id)):
-        arms_of.setdefault(customer, arm)
-    drawn = {customer: next((arms_of[t] for t in twins if t in arms_of), None) for customer, twins in others.items()}
-    return {customer: arm for customer, arm in drawn.items() if arm is not None}
+)
+_ARMS = (
+    select(_enrolments.c.customer_id, _enrolments.c.arm)
+    .where(
+        _enrolments.c.experiment == bindparam("experiment"),
+        _enrolments.c.arm.is_not(None),
+        among(_enrolments.c.customer_id, "ids"),
+    )
+    .order_by(_enrolments.c.id)
+)
+
+
+def _arms_drawn(connection: Connection, experiment: str, found: Sequence[Occasion]) -> dict[int, str]:
+    """By customer, the arm that they, or another record with one of their addresses, already have in the experiment."""
+    ids = {o.customer_id for o in found}
+    twins = connection.execute(_TWINS, {"ids": ids}).all()
+    everybody = ids | {twin for _, twin in twins}
+    drawn: dict[int, str] = {}
+    for customer, arm in connection.execute(_ARMS, {"experiment": experiment, "ids": everybody}):
+        drawn.setdefault(customer, arm)
+    theirs: dict[int, str] = {}
+    for customer, twin in twins:
+        if twin in drawn:
+            theirs.setdefault(customer, drawn[twin])
+    return theirs | drawn
+
+
+_EARLIER = select(_enrolments.c.customer_id, _enrolments.c.occasion_at).where(
+    _enrolments.c.campaign == bindparam("of"),
+    among(_enrolments.c.customer_id, "ids"),
+    _enrolments.c.occasion_at > bindparam("since"),
+    _enrolments.c.arm.is_not(None),
+)
 
 
 def _earlier_times(
     connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion]
 ) -> dict[int, list[datetime]]:
     """For `at_most`: when the campaign took up each customer before, within the window of the oldest occasion."""
-    if campaign.at_most is None:
-        return {}
-    since = timing.subtract(min(o.at for o in found), campaign.at_most.per, tick.settings.business.timezone)
-    c = _enrolments.c
-    query = select(c.customer_id, c.occasion_at).where(
-        c.campaign == campaign.name,
-        among(c.customer_id, {o.customer_id for o in found}),
-        c.occasion_at > since,
-        c.arm.is_not(None),
-    )
     times: dict[int, list[datetime]] = {}
-    for customer, at in connection.execute(query):
-        times.setdefault(customer, []).append(at)
+    if campaign.at_most is not None:
+        since = timing.subtract(min(o.at for o in found), campaign.at_most.per, tick.settings.business.timezone)
+        values = {"of": campaign.name, "ids": {o.customer_id for o in found}, "since": since}
+        for customer, at in connection.execute(_EARLIER, values):
+            times.setdefault(customer, []).append(at)
     return times
 
 
-def _at_most_allows(campaign: Campaign, times: list[datetime], at: datetime) -> bool:
+def _at_most_allows(campaign: Campaign, earlier: dict[int, list[datetime]], occasion: Occasion) -> bool:
+    """Whether `at_most` lets the campaign take the customer up once more; if so, it is noted."""
     if campaign.at_most is None:
         return True
-    window = campaign.at_most.per.clock
-    return sum(abs(at - earlier) < window for earlier in times) < campaign.at_most.count
+    times, window = earlier.setdefault(occasion.customer_id, []), campaign.at_most.per.clock
+    if sum(abs(occasion.at - at) < window for at in times) >= campaign.at_most.count:
+        return False
+    times.append(occasion.at)
+    return True
 
 
 def _end_cleared(connection: Connection, campaign: Campaign, cleared: Sequence[Occasion]) -> None:

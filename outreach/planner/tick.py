@@ -6,14 +6,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import bindparam, select
+
 from outreach import timing
-from outreach.campaigns import Campaign, Step
+from outreach.campaigns import Campaign
+from outreach.models import CampaignState, table
 from outreach.releases import Loaded
 from outreach.settings import Settings
 from outreach.store import Database
+
+_states = table(CampaignState)
+STATE = select(_states).where(_states.c.name == bindparam("of"))
 
 
 @dataclass
@@ -90,8 +96,12 @@ class Tick:
         return self.counts.by_campaign.setdefault(campaign.name, CampaignCounts())
 
 
-def due_at(tick: Tick, step: Step, occasion_at: datetime, zones: tuple[str, ...]) -> datetime:
-    """When the step is due for a customer who may be in any of these zones."""
-    if step.at is None and not step.after.is_calendar:
-        return occasion_at + step.after.clock
-    return timing.due_at(occasion_at, step.after, step.at, zones, tick.settings.business.timezone)
+def dues_at(tick: Tick, campaign: Campaign, occasion_at: datetime, zones: tuple[str, ...]) -> list[datetime]:
+    """When each step of the campaign is due for a customer who may be in any of these zones."""
+    zone = tick.settings.business.timezone
+    return [
+        occasion_at + timedelta(0, step.after.seconds)
+        if step.at is None and not step.after.is_calendar
+        else timing.due_at(occasion_at, step.after, step.at, zones, zone)
+        for step in campaign.steps
+    ]

@@ -5,23 +5,216 @@ Write messages: one row for every step that is due, planned, held, or ended with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
 from outreach import arms, facts, occasions, releases, store, timing
 from outreach.campaigns import Campaign, Step
 from outreach.facts import Item
-from outreach.models import CampaignState, Customer, Enrolment, Message, Reason, Status, StepState, table
+from outreach.models import CampaignState, Customer, Enrolment, Message, Reason, Status, StepState, table, to_micros
 from outreach.occasions import PAGE
 from outreach.planner.brake import Brake
-from outreach.planner.tick import CampaignCounts, Tick, due_at
+from outreach.planner.tick import Tick, dues_at
 from outreach.store import BATCH, Lock, among
+from outreach.values import CONTACT_KIND
 
 _states, _steps, _enrolments = table(CampaignState), table(StepState), table(Enrolment)
 _messages, _customers = table(Message), table(Customer)
+
+
+# --- one transaction's messages -------------------------------------------------------------------
+
+
+class Waiting(NamedTuple):
+    """An enrolment some of whose steps may be due, and what their messages need of its customer."""
+
+    id: int
+    customer_id: int
+    occasion: str
+    record_id: int | None
+    occasion_at: datetime
+    arm: str
+    created_at: datetime
+    wake_at: datetime
+    external_id: str
+    email_id: int | None
+    phone_id: int | None
+    messenger_id: int | None
+    dues: list[datetime]  # when each step of the campaign is due
+
+
+class DueStep(NamedTuple):
+    """A step that is due for an enrolment."""
+
+    waiting: Waiting
+    step: Step
+    at: datetime
+    expires_at: datetime
+    cancelled_at: datetime | None  # when a person cancelled the step
+
+
+Beginning = tuple[Status, Reason | None, str]  # how a message begins: status, reason, detail
+_PLANNED: Beginning = (Status.PLANNED, None, "")
+
+_COLUMNS = (
+    "public_id",
+    "campaign",
+    "step",
+    "customer_id",
+    "occasion",
+    "occasion_at",
+    "record_id",
+    "enrolment_id",
+    "arm",
+    "purpose",
+    "priority",
+    "status",
+    "reason",
+    "detail",
+    "due_at",
+    "expires_at",
+    "ready_at",
+    "channel",
+    "refused",
+    "attempts",
+    "release",
+    "created_at",
+)
+_STEP_STATES = select(_steps.c.step, _steps.c.first_published_at, _steps.c.cancelled_at).where(
+    _steps.c.campaign == bindparam("of")
+)
+
+
+class Writer:
+    """Writes the messages of one campaign in one tick, under its volume brake."""
+
+    def __init__(self, tick: Tick, campaign: Campaign) -> None:
+        self.tick, self.campaign, self.brake = tick, campaign, Brake(tick, campaign)
+        self.ends_at = releases.ends_at(campaign, tick.settings)
+        # enrolments a transaction: with a page of new ones, at most 2,000 rows though every step be due
+        self.page = min(PAGE, (2 * BATCH - PAGE) // len(campaign.steps))
+
+    def due(
+        self, connection: Connection, waiting: Sequence[Waiting]
+    ) -> tuple[list[DueStep], dict[int, datetime | None]]:
+        """Which steps of these enrolments are due; by enrolment, when the next one will be."""
+        now, zone = self.tick.now, self.tick.settings.business.timezone
+        states = {step: times for step, *times in connection.execute(_STEP_STATES, {"of": self.campaign.name})}
+        steps = [(step, *states[step.id]) for step in self.campaign.steps]
+        due: list[DueStep] = []
+        wake: dict[int, datetime | None] = {}
+        for one in waiting:
+            later = None
+            for at, (step, first_published_at, cancelled_at) in zip(one.dues, steps, strict=True):
+                if at > now:
+                    later = at if later is None else min(later, at)
+                elif at >= one.wake_at and at >= first_published_at:
+                    due.append(DueStep(one, step, at, timing.add(at, step.expires, zone), cancelled_at))
+            wake[one.id] = later
+        return due, wake
+
+    def write(self, connection: Connection, due: Sequence[DueStep]) -> bool:
+        """Write their messages; False when the brake holds, and nothing was written."""
+        due = self._where_allows(connection, due)
+        words: Sequence[frozenset[str]] = [frozenset()] * len(due)
+        if self.campaign.stop_when or any(step.unless for step in self.campaign.steps):
+            words = facts.true_words(connection, [self._item(d) for d in due], self.tick.now)
+        begins = [self._begins(d, true) for d, true in zip(due, words, strict=True)]
+        if not self.brake.allows(connection, sum(begin[0] is Status.PLANNED for begin in begins)):
+            return False
+        created = to_micros(self.tick.now)
+        rows = [self._row(d, begin, created) for d, begin in zip(due, begins, strict=True)]
+        store.insert_stored(connection, _messages, _COLUMNS, rows)
+        self._count(due, begins)
+        return True
+
+    def _where_allows(self, connection: Connection, due: Sequence[DueStep]) -> Sequence[DueStep]:
+        """A step whose own `where` is false writes no row."""
+        for step in self.campaign.steps:
+            mine = [d.waiting for d in due if d.step is step] if step.where else []
+            if step.where and mine:
+                true = occasions.where_true(
+                    connection, self.campaign, self.tick.settings, step.where, mine, self.tick.now
+                )
+                due = [d for d in due if d.step is not step or (d.waiting.customer_id, d.waiting.record_id) in true]
+        return due
+
+    def _item(self, d: DueStep) -> Item:
+        w = d.waiting
+        return Item(self.campaign, d.step, w.customer_id, w.record_id, w.occasion, w.occasion_at, d.at, d.expires_at)
+
+    def _begins(self, d: DueStep, words: frozenset[str]) -> Beginning:
+        """Planned, held, or ended with its reason."""
+        if d.cancelled_at is not None and d.waiting.created_at <= d.cancelled_at:
+            return Status.CANCELLED, Reason.CANCELLED, ""
+        if self.ends_at is not None and d.at >= self.ends_at:
+            return Status.SKIPPED, Reason.ENDED, ""
+        if words:
+            for reason, listed in ((Reason.STOPPED, self.campaign.stop_when), (Reason.UNLESS, d.step.unless)):
+                if true := [word for word in listed if word in words]:
+                    return Status.SKIPPED, reason, true[0]
+        if d.expires_at <= self.tick.now:
+            late = d.waiting.created_at >= d.expires_at
+            timed = self.campaign.trigger.event in ("date", "schedule")
+            return Status.EXPIRED, Reason.LATE_DATA if late and not timed else Reason.MISSED, ""
+        if d.waiting.arm == arms.HOLDOUT:
+            return Status.HELD, Reason.HOLDOUT, ""
+        return _PLANNED
+
+    def _row(self, d: DueStep, begins: Beginning, created: int) -> tuple[Any, ...]:
+        w, step, campaign, secret = d.waiting, d.step, self.campaign, self.tick.db.secret
+        status, reason, detail = begins
+        arm = w.arm
+        if arm != arms.HOLDOUT and step.variants:
+            arm = arms.variant(secret, campaign.experiment or campaign.name, step.id, step.variants, w.external_id)
+        public_id = store.public_id(secret, campaign.name, step.id, w.external_id, w.occasion)
+        at = to_micros(d.at)
+        channel = _provisional_channel(w, step) if status is Status.PLANNED else None
+        return (
+            public_id,
+            campaign.name,
+            step.id,
+            w.customer_id,
+            w.occasion,
+            to_micros(w.occasion_at),
+            w.record_id,
+            w.id,
+            arm,
+            step.purpose,
+            campaign.priority,
+            status.value,
+            reason and reason.value,
+            detail,
+            at,
+            to_micros(d.expires_at),
+            at,
+            channel,
+            "",
+            0,
+            self.tick.loaded.number,
+            created,
+        )
+
+    def _count(self, due: Sequence[DueStep], begins: Sequence[Beginning]) -> None:
+        counts = self.tick.of(self.campaign)
+        for d, (status, _, _) in zip(due, begins, strict=True):
+            if status is Status.PLANNED:
+                counts.planned += 1
+                counts.steps[d.step.id] += 1
+            elif status is Status.HELD:
+                counts.held += 1
+            else:
+                counts.skipped += 1
+
+
+def _provisional_channel(waiting: Waiting, step: Step) -> str | None:
+    own = {"email": waiting.email_id, "phone": waiting.phone_id, "messenger": waiting.messenger_id}
+    return next((channel for channel in step.channels if own[CONTACT_KIND[channel]] is not None), None)
+
+
+# --- on the clock ---------------------------------------------------------------------------------
 
 
 def wake_again(tick: Tick, campaign: Campaign, state: Any) -> None:
@@ -45,16 +238,17 @@ def wake_again(tick: Tick, campaign: Campaign, state: Any) -> None:
             last = ids[-1]
 
 
-def write_due(tick: Tick, campaign: Campaign) -> None:
+def write_due(tick: Tick, campaign: Campaign, writer: Writer) -> None:
     """Write the messages of every due step, a page of enrolments a transaction, until none is left or the brake holds."""
-    brake = Brake(tick, campaign)
-    while _anything_due(tick, campaign):
+    while not writer.brake.held and _anything_due(tick, campaign):
         with store.write(tick.db) as connection:
             if not store.lock(connection, Lock.PLAN, campaign.name, wait=False):
                 return
-            due = _due_enrolments(connection, tick, campaign)
-            if not due or not _write_messages(connection, tick, campaign, due, brake):
+            waiting = _due_enrolments(connection, tick, campaign, writer.page)
+            due, wake = writer.due(connection, waiting)
+            if not waiting or not writer.write(connection, _unwritten(connection, campaign, due)):
                 return
+            store.update_many(connection, _enrolments, "wake_at", [(at, i) for i, at in wake.items()])
 
 
 _DUE = (
@@ -74,14 +268,15 @@ _DUE_ENROLMENTS = (
         _enrolments.c.created_at,
         _enrolments.c.wake_at,
         _customers.c.external_id,
-        _customers.c.zones,
         _customers.c.email_id,
         _customers.c.phone_id,
+        _customers.c.messenger_id,
+        _customers.c.zones,
     )
     .join(_customers, _customers.c.id == _enrolments.c.customer_id)
     .where(*_DUE)
     .order_by(_enrolments.c.wake_at, _enrolments.c.id)
-    .limit(PAGE)
+    .limit(bindparam("page"))
 )
 
 
@@ -90,160 +285,25 @@ def _anything_due(tick: Tick, campaign: Campaign) -> bool:
         return connection.execute(_ANY_DUE, {"of": campaign.name, "now": tick.now}).first() is not None
 
 
-def _due_enrolments(connection: Connection, tick: Tick, campaign: Campaign) -> Sequence[Any]:
-    return connection.execute(_DUE_ENROLMENTS, {"of": campaign.name, "now": tick.now}).all()
+def _due_enrolments(connection: Connection, tick: Tick, campaign: Campaign, page: int) -> list[Waiting]:
+    rows = connection.execute(_DUE_ENROLMENTS, {"of": campaign.name, "now": tick.now, "page": page}).all()
+    return [
+        Waiting._make((*row[:-1], dues_at(tick, campaign, row.occasion_at, tuple(row.zones.split())))) for row in rows
+    ]
 
 
-@dataclass(frozen=True)
-class _DueStep:
-    enrolment: Any
-    step: Step
-    at: datetime
-    expires_at: datetime
+_WRITTEN = select(_messages.c.step, _messages.c.customer_id, _messages.c.occasion).where(
+    _messages.c.campaign == bindparam("of"),
+    _messages.c.step.in_(bindparam("steps", expanding=True)),
+    among(_messages.c.customer_id, "ids"),
+)
 
 
-def _write_messages(
-    connection: Connection, tick: Tick, campaign: Campaign, enrolments: Sequence[Any], brake: Brake
-) -> bool:
-    """Write what is due of these enrolments; False when the brake held, and nothing was written."""
-    steps = _step_states(connection, campaign)
-    due: list[_DueStep] = []
-    wake: list[tuple[datetime | None, int]] = []
-    for enrolment in enrolments:
-        later, zones = None, tuple(enrolment.zones.split())
-        for step in campaign.steps:
-            at = due_at(tick, step, enrolment.occasion_at, zones)
-            if at > tick.now:
-                later = at if later is None else min(later, at)
-            elif at >= enrolment.wake_at and at >= steps[step.id].first_published_at:
-                expires = timing.add(at, step.expires, tick.settings.business.timezone)
-                due.append(_DueStep(enrolment, step, at, expires))
-        wake.append((later, enrolment.id))
-    rows = _rows(connection, tick, campaign, _unwritten(connection, campaign, due), steps)
-    if not brake.allows(connection, rows):
-        return False
-    store.insert_many(connection, _messages, rows)
-    store.update_many(connection, _enrolments, "wake_at", wake)
-    _count(tick.of(campaign), rows)
-    return True
-
-
-def _step_states(connection: Connection, campaign: Campaign) -> dict[str, Any]:
-    c = _steps.c
-    return {row.step: row for row in connection.execute(select(_steps).where(c.campaign == campaign.name))}
-
-
-def _unwritten(connection: Connection, campaign: Campaign, due: Sequence[_DueStep]) -> list[_DueStep]:
+def _unwritten(connection: Connection, campaign: Campaign, due: Sequence[DueStep]) -> Sequence[DueStep]:
     """Those that have no message yet (an edited campaign looks again at steps it has written)."""
     if not due:
-        return []
-    c = _messages.c
-    query = select(c.step, c.customer_id, c.occasion).where(
-        c.campaign == campaign.name,
-        c.step.in_({d.step.id for d in due}),
-        among(c.customer_id, {d.enrolment.customer_id for d in due}),
-    )
-    known = {tuple(row) for row in connection.execute(query)}
-    return [d for d in due if (d.step.id, d.enrolment.customer_id, d.enrolment.occasion) not in known]
-
-
-def _rows(
-    connection: Connection, tick: Tick, campaign: Campaign, due: Sequence[_DueStep], steps: dict[str, Any]
-) -> list[dict[str, Any]]:
-    wanted = _where_allows(connection, tick, campaign, due)
-    words: Sequence[frozenset[str]] = [frozenset()] * len(wanted)
-    if campaign.stop_when or any(step.unless for step in campaign.steps):
-        words = facts.true_words(connection, [_item(campaign, d) for d in wanted], tick.now)
-    return [
-        _row(tick, campaign, d, _ending(tick, campaign, d, true, steps[d.step.id]))
-        for d, true in zip(wanted, words, strict=True)
-    ]
-
-
-def _where_allows(connection: Connection, tick: Tick, campaign: Campaign, due: Sequence[_DueStep]) -> list[_DueStep]:
-    """A step whose own `where` is false writes no row."""
-    true = {
-        step.id: occasions.where_true(
-            connection, campaign, tick.settings, step.where, [d.enrolment for d in due if d.step is step], tick.now
-        )
-        for step in {d.step.id: d.step for d in due}.values()
-        if step.where
-    }
-    return [
-        d for d in due if d.step.id not in true or (d.enrolment.customer_id, d.enrolment.record_id) in true[d.step.id]
-    ]
-
-
-def _item(campaign: Campaign, d: _DueStep) -> Item:
-    e = d.enrolment
-    return Item(campaign, d.step, e.customer_id, e.record_id, e.occasion, e.occasion_at, d.at, d.expires_at)
-
-
-def _ending(
-    tick: Tick, campaign: Campaign, d: _DueStep, words: frozenset[str], state: Any
-) -> tuple[Status, Reason | None, str]:
-    """How the row begins: planned, held, or ended with its reason."""
-    if state.cancelled_at is not None and d.enrolment.created_at <= state.cancelled_at:
-        return Status.CANCELLED, Reason.CANCELLED, ""
-    end = releases.ends_at(campaign, tick.settings)
-    if end is not None and d.at >= end:
-        return Status.SKIPPED, Reason.ENDED, ""
-    for reason, listed in ((Reason.STOPPED, campaign.stop_when), (Reason.UNLESS, d.step.unless)):
-        if true := [word for word in listed if word in words]:
-            return Status.SKIPPED, reason, true[0]
-    if d.expires_at <= tick.now:
-        late = d.enrolment.created_at >= d.expires_at
-        timed = campaign.trigger.event in ("date", "schedule")
-        return Status.EXPIRED, Reason.LATE_DATA if late and not timed else Reason.MISSED, ""
-    if d.enrolment.arm == "holdout":
-        return Status.HELD, Reason.HOLDOUT, ""
-    return Status.PLANNED, None, ""
-
-
-def _row(tick: Tick, campaign: Campaign, d: _DueStep, begins: tuple[Status, Reason | None, str]) -> dict[str, Any]:
-    e, step = d.enrolment, d.step
-    status, reason, detail = begins
-    experiment = campaign.experiment or campaign.name
-    arm = e.arm
-    if arm != "holdout" and step.variants:
-        arm = arms.variant(tick.db.secret, experiment, step.id, step.variants, e.external_id)
-    return {
-        "public_id": store.public_id(tick.db.secret, campaign.name, step.id, e.external_id, e.occasion),
-        "campaign": campaign.name,
-        "step": step.id,
-        "customer_id": e.customer_id,
-        "occasion": e.occasion,
-        "occasion_at": e.occasion_at,
-        "record_id": e.record_id,
-        "enrolment_id": e.id,
-        "arm": arm,
-        "purpose": step.purpose,
-        "priority": campaign.priority,
-        "status": status,
-        "reason": reason,
-        "detail": detail,
-        "due_at": d.at,
-        "expires_at": d.expires_at,
-        "ready_at": d.at,
-        "channel": _provisional_channel(e, step) if status is Status.PLANNED else None,
-        "refused": "",
-        "attempts": 0,
-        "release": tick.loaded.number,
-        "created_at": tick.now,
-    }
-
-
-def _provisional_channel(enrolment: Any, step: Step) -> str | None:
-    have = {"email": enrolment.email_id, "phone": enrolment.phone_id}
-    return next((c for c in step.channels if have.get(facts.CONTACT_KIND.get(c, "")) is not None), None)
-
-
-def _count(counts: CampaignCounts, rows: Sequence[dict[str, Any]]) -> None:
-    for row in rows:
-        if row["status"] is Status.PLANNED:
-            counts.planned += 1
-            counts.steps[row["step"]] += 1
-        elif row["status"] is Status.HELD:
-            counts.held += 1
-        else:
-            counts.skipped += 1
+        return due
+    steps, ids = sorted({d.step.id for d in due}), {d.waiting.customer_id for d in due}
+    rows = connection.execute(_WRITTEN, {"of": campaign.name, "steps": steps, "ids": ids})
+    known = {tuple(row) for row in rows.all()}
+    return [d for d in due if (d.step.id, d.waiting.customer_id, d.waiting.occasion) not in known]

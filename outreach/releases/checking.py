@@ -51,6 +51,7 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
     for campaign in campaigns.values():
         problems += _condition_problems(files, campaign, used)
         problems += _template_problems(files, campaign, used, templates)
+        problems += _unapproved(campaign, used, templates)
         if db is not None and (text := _cannot_fire(db, campaign)):
             problems.append(
                 Problem(*campaign_files.position(files, campaign.name, "trigger"), "trigger", text, warning=True)
@@ -91,6 +92,27 @@ def _template_problems(
             position=(file, line, column),
         )
     return found
+
+
+def _unapproved(campaign: Campaign, settings: Settings, templates: Templates) -> list[Problem]:
+    """
+    WhatsApp messages without an approved template, where a provider would really send them.
+
+    Free text reaches only people who wrote within the last 24 hours
+    (www.twilio.com/docs/whatsapp/key-concepts): a campaign's message would be refused for all others.
+    """
+    channel = settings.channels.get("whatsapp")
+    if channel is None or channel.provider == "outbox":
+        return []
+    text = "a WhatsApp message without `content_sid`: free text reaches only people who wrote in the last 24 hours"
+    hint = "begin the file with ---, content_sid: HX…, --- and the id of the approved template"
+    found = [
+        Problem(path, 1, 1, "template-content-sid", text, hint)
+        for step in campaign.steps
+        if "whatsapp" in step.channels
+        for path in templates.without_content_sid(step.template, tuple(name for name, _ in step.variants))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _cannot_fire(db: Database, campaign: Campaign) -> str | None:

@@ -24,12 +24,19 @@ _states = table(CampaignState)
 _steps = table(StepState)
 _messages = table(Message)
 
+BY_HAND = "paused by hand"  # how the stored reason of a person's pause begins; no program's reason does
+
 
 def pause(db: Database, campaign: str | None, reason: str, now: datetime) -> list[str]:
-    """Pause one campaign, or all: nothing of theirs is planned or sent from the next chunk on; gives their names."""
+    """
+    A person pauses one campaign, or all: nothing of theirs is planned or sent from the next chunk on.
+
+    Gives their names. The reason is kept so that it is told from those that programs give.
+    """
     with store.write(db) as connection:
         names = _named(connection, campaign)
-        values = {"paused_at": now, "paused_reason": reason}
+        said = reason if reason.startswith(BY_HAND) else f"{BY_HAND}: {reason}" if reason else BY_HAND
+        values = {"paused_at": now, "paused_reason": said}
         connection.execute(
             update(_states).where(_states.c.name.in_(names), _states.c.paused_at.is_(None)).values(values)
         )

@@ -26,7 +26,7 @@ from outreach.errors import OutreachError, Problem, TemplateError
 from outreach.render.check import Reading, read_template
 from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
 from outreach.render.plain_text import from_html, tidy
-from outreach.render.sandbox import RUN, Links, MissingValueError, Run, Sandbox, joined
+from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, joined
 from outreach.render.segments import outside_gsm, sms_segments
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
 from outreach.render.variables import VARIABLES, Variable, sample_facts
@@ -77,8 +77,8 @@ class _Ready:
 
     language: str
     body: Template
-    entries: Mapping[str, Template]
-    variables: tuple[tuple[str, Template], ...]
+    entries: Mapping[str, Template | str]  # a text that is the same for everybody, or a template
+    variables: tuple[tuple[str, Template | str], ...]
     written_text: Template | None  # the e-mail's own plain-text part
 
 
@@ -156,7 +156,7 @@ class Templates:
         ready = self._compiled(path)
         country = (context.get("customer") or {}).get("country") or ""
         run = Run(self._reader(ready, locale or "", country), self._zone(zone), link)
-        facts = {**context, "business": self._own, "links": Links(run, survey), RUN: run}
+        facts = {**GLOBALS, **context, "business": self._own, "links": Links(run, survey), RUN: run}
         content = _content(ready, channel, facts)
         if not (content.text or content.html or content.content_sid):
             raise TemplateError(f"{path}: the message is empty for these facts", template=path, line=1)
@@ -204,7 +204,9 @@ class Templates:
             written_text=_template(self._environments["text"], own_text) if own_text else None,
         )
 
-    def _entry(self, path: str, entry: Entry) -> Template:
+    def _entry(self, path: str, entry: Entry) -> Template | str:
+        if not any(mark in entry.text for mark in ("{{", "{%", "{#")):
+            return entry.text
         environment = self._environments["text"]
         code = environment.compile("\n" * (entry.line - 1) + entry.text, name=path, filename=path)
         return environment.template_class.from_code(environment, code, environment.make_globals(None))
@@ -268,11 +270,26 @@ class Templates:
             found += (p for p in read_template(self._environments, self._sources, path, None).problems if not p.warning)
         return list(dict.fromkeys(found))
 
+    def without_content_sid(self, template: str, variants: Sequence[str] = ()) -> list[str]:
+        """The files that such WhatsApp messages may be made from, in any language, that name no approved template."""
+        entries = {
+            path: self._sources[path].entries.get("content_sid") for path in self._files(template, "whatsapp", variants)
+        }
+        return sorted(path for path, entry in entries.items() if entry is None or not entry.text)
+
     def _files(self, template: str, channel: str, variants: Sequence[str] = ()) -> list[str]:
         """Every file such messages may be made from, in any language."""
         names = {template, *(f"{template}-{variant}" for variant in variants)}
         kinds = KINDS.get(channel, ()) + (("email_text",) if channel == "email" else ())
-        return [path for name, path in self._paths.items() if name.template in names and name.kind in kinds]
+        return [
+            path
+            for name, path in self._paths.items()
+            if name.template in names and name.kind in kinds and not self._is_shadowed(name, channel)
+        ]
+
+    def _is_shadowed(self, name: Name, channel: str) -> bool:
+        """Whether a `.text.` file is never read for the channel, which has a file of its own beside it."""
+        return name.kind == "text" and replace(name, kind=channel) in self._paths
 
     def _missing(self, template: str, channel: str, position: tuple[str, int, int]) -> Problem:
         kinds = KINDS.get(channel, (channel,))
@@ -408,9 +425,12 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _filled(template: Template, facts: dict[str, Any]) -> str:
+def _filled(template: Template | str, facts: dict[str, Any]) -> str:
+    if isinstance(template, str):
+        return template
     try:
-        return joined(template.root_render_func(template.new_context(facts)))
+        # shared: the facts hold the globals already, and Jinja2 need not copy them once more
+        return joined(template.root_render_func(template.new_context(facts, shared=True)))
     except OutreachError:
         raise
     except Exception as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 from jinja2 import BaseLoader, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
@@ -31,6 +32,7 @@ LARGEST_TEXT = 200_000  # characters of any one text; twice what a mailbox provi
 LARGEST_RANGE = 10_000
 LARGEST_LIST = 1_000
 LARGEST_NUMBER = 10**30
+AT_ONCE = 64  # parts of a text that are put together before it is measured
 MOST_STEPS = 20_000  # rounds of loops and calls in one rendering
 RUN = "_run"  # the name of the Run in a template's context; `check` refuses it as unknown in a template
 
@@ -50,11 +52,6 @@ class Run:
         self.steps -= 1
         if self.steps < 0:
             raise TemplateRuntimeError(f"does more than {MOST_STEPS:,} rounds of loops and calls")
-
-    def printed(self, text: str) -> None:
-        self.size -= len(text)
-        if self.size < 0:
-            raise TemplateRuntimeError(TOO_LARGE)
 
     def url(self, kind: str, target: str = "") -> str:
         if (kind, target) not in self.links:
@@ -165,16 +162,20 @@ def _printable(context: Context, value: Any) -> Any:
         value = str(value)
     if not value.isprintable():
         value = kind(CONTROLS.sub("", value.replace("\r\n", "\n")))
-    context.parent[RUN].printed(value)
+    run: Run = context.parent[RUN]
+    run.size -= len(value)
+    if run.size < 0:
+        raise TemplateRuntimeError(TOO_LARGE)
     return value
 
 
 def joined(parts: Iterable[str]) -> str:
-    """The parts as one text; TemplateRuntimeError once it grows over LARGEST_TEXT."""
-    kept, size = [], 0
-    for part in parts:
-        kept.append(part)
-        size += len(part)
+    """The parts as one text; TemplateRuntimeError once it grows over LARGEST_TEXT, some parts later at most."""
+    coming, kept, size = iter(parts), [], 0
+    while some := list(islice(coming, AT_ONCE)):
+        text = "".join(some)
+        kept.append(text)
+        size += len(text)
         if size > LARGEST_TEXT:
             raise TemplateRuntimeError(TOO_LARGE)
     return "".join(kept)
@@ -249,7 +250,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             auto_reload=False,
         )
         self.filters = {**filters, COUNTED: _counted}
-        self.globals = {"range": _range, "namespace": Namespace}
+        self.globals = GLOBALS
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -346,3 +347,6 @@ def _range(*bounds: int) -> range:
     if len(numbers) > LARGEST_RANGE:
         raise TemplateRuntimeError(f"a range has at most {LARGEST_RANGE:,} numbers")
     return numbers
+
+
+GLOBALS: dict[str, Any] = {"range": _range, "namespace": Namespace}

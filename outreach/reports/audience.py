@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select
 
 from outreach.conditions import compile_condition
-from outreach.facts import CONTACT_KIND
 from outreach.models import Consent, Contact, Customer, CustomerStats, Scope, Suppression, table
 from outreach.settings import Settings
 from outreach.store import Database, read
+from outreach.values import CONTACT_KIND
 
 _customers, _stats, _contacts = table(Customer), table(CustomerStats), table(Contact)
 _consents, _suppressions = table(Consent), table(Suppression)
@@ -108,8 +108,8 @@ def _reach(connection: Connection, joined: Any, meant: ColumnElement[bool], chan
     people = (
         select(
             consent.label("consent"),
-            _suppressed(now).label("stopped"),
-            _suppressed(now, Scope.MARKETING).label("unwanted"),
+            _suppressed(now, channel).label("stopped"),
+            _suppressed(now, channel, Scope.MARKETING).label("unwanted"),
         )
         .select_from(joined.join(_contacts, contact.id == _customers.c[f"{kind}_id"]))
         .where(meant, contact.address.is_not(None))
@@ -122,12 +122,13 @@ def _reach(connection: Connection, joined: Any, meant: ColumnElement[bool], chan
     return Reach(channel, address, int(marketing), int(service))
 
 
-def _suppressed(now: datetime, scope: str = "") -> ColumnElement[int]:
+def _suppressed(now: datetime, channel: str, scope: str = "") -> ColumnElement[int]:
     """1 where an entry of the scope (or of those that stop everything but transactional) is in force, else 0."""
     c = _suppressions.c
     scopes = (scope,) if scope else (Scope.CONTACT, Scope.ADDRESS)
     found = select(c.id).where(
         c.address_hash == _contacts.c.address_hash, c.kind == _contacts.c.kind, c.scope.in_([str(s) for s in scopes]),
+        or_(c.scope != str(Scope.ADDRESS), c.channel.in_(["", channel])),
         or_(c.lifted_at.is_(None), c.lifted_at > now),
     )  # fmt: skip
     return case((exists(found.correlate(_contacts)), 1), else_=0)

@@ -1,5 +1,5 @@
 """
-Status: what waits, what is stuck, what is paused, when each stage last ran.
+Status: what a person should know, what waits, what is stuck, what is paused, when each stage last ran.
 
 Reads through the plain database drivers, because `outreach status` must answer at once and the
 table definitions alone take longer to import than that. Times are integer microseconds.
@@ -42,6 +42,15 @@ class Paused:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """Something that a person should know, while it lasts."""
+
+    name: str  # `paused:win_back`, `unknown`, `import`…
+    text: str
+    since: datetime
+
+
+@dataclass(frozen=True)
 class Waiting:
     """One message: the oldest due, or one nobody knows whether it left."""
 
@@ -67,6 +76,8 @@ class Status:
     paused: list[Paused]
     ticks: list[Tick]
     last_import_at: datetime | None
+    alarms: list[Alarm]
+    newest: datetime | None  # the newest time that a stage has seen
 
     def as_json(self) -> dict[str, Any]:
         """Everything, times as ISO 8601 in UTC."""
@@ -164,6 +175,8 @@ def _status(query: Query, now: datetime) -> Status:
         paused=_paused(query),
         ticks=_ticks(query),
         last_import_at=_time(imported),
+        alarms=_alarms(query),
+        newest=_time(next(iter(query("SELECT newest FROM installation", ())), (None,))[0]),
     )
 
 
@@ -177,6 +190,12 @@ def _waiting(query: Query, which: str, when: str, values: Sequence[Any]) -> list
 def _paused(query: Query) -> list[Paused]:
     text = "SELECT name, paused_at, paused_reason FROM campaign_states WHERE paused_at IS NOT NULL ORDER BY name"
     return [Paused(name, _at(since), reason) for name, since, reason in query(text, ())]
+
+
+def _alarms(query: Query) -> list[Alarm]:
+    """Without the notes that the watch keeps beside them, whose names begin with a dot."""
+    text = "SELECT name, text, since FROM alarms WHERE substr(name, 1, 1) <> '.' ORDER BY since, name"
+    return [Alarm(name, said, _at(since)) for name, said, since in query(text, ())]
 
 
 def _ticks(query: Query) -> list[Tick]:

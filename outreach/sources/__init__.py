@@ -28,7 +28,8 @@ OPTIONAL = {
     "suppressions": (),
     "customers": (
         "email", "phone", "first_name", "last_name", "locale", "country", "region", "city", "postal_code", "timezone",
-        "birthday", "created_at", "tags", "email_consent", "sms_consent", "whatsapp_consent", "call_consent",
+        "birthday", "created_at", "tags", "messenger_id",
+        "email_consent", "sms_consent", "whatsapp_consent", "messenger_consent", "call_consent", "visit_consent",
         "consent_at", "consent_source",
     ),
     "orders": (

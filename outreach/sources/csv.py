@@ -2,8 +2,9 @@
 Canonical CSV files, plain or gzip (DESIGN 6.4).
 
 Each file is read twice: first whole, to find its encoding, its delimiter, its header and the keys
-whose rows stand apart; then row by row, in batches. Memory does not grow with the file, except for
-rows whose key stands in several places: those are kept until its end and handed over together.
+whose rows stand apart; then row by row, in batches. Memory grows with the file by eight bytes a key
+while it is looked through, and by the rows whose key stands in several places: those are kept until
+its end and handed over together.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import csv
 import gzip
 import re
 import zlib
+from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from io import StringIO, TextIOWrapper
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from operator import methodcaller
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +33,7 @@ LONGEST_CELL = 131_072  # characters; a longer cell is a broken quote or a paste
 LONGEST_NAME = 100  # of a column
 FORMATS = ("auto", "canonical")
 _ROWS = 1_000
+_PARTS = 256  # of the keys of a file
 _DELIMITERS = ",;\t|"
 _FIRST_BYTES = {
     b"PK\x03\x04": "an Excel workbook or a ZIP",
@@ -76,7 +80,7 @@ class _Layout:
     columns: tuple[str, ...]
     header: int  # physical lines before the first row
     takes: int  # the column of a suppression list that holds the addresses
-    apart: frozenset[str]  # keys whose rows may stand apart
+    apart: frozenset[int]  # hashes of the keys whose rows stand apart
     quoted: bool  # a row may span several lines
     nul: bool  # there are NUL characters, which no database stores
 
@@ -134,8 +138,7 @@ def _layout(name: str, path: Path, encoding: str) -> _Layout:
                 encoding, found, ("address",), skipped + header, _address_column(cells, header), frozenset(), True, True
             )
         columns = _columns(name, path, skipped + 1, cells)
-        apart, quoted, nul = _apart(file, found, columns.index(KEYS[name]), path.stat().st_size)
-        return _Layout(encoding, found, columns, skipped + 1, 0, frozenset(apart), quoted, nul)
+        return _Layout(encoding, found, columns, skipped + 1, 0, *_apart(file, found, columns.index(KEYS[name])))
 
 
 def _delimiter(name: str, line: str) -> str:
@@ -187,30 +190,27 @@ def _read_through(file: IO[str]) -> None:
         pass
 
 
-def _apart(file: IO[str], delimiter: str, at: int, size: int) -> tuple[set[str], bool, bool]:
+def _apart(file: IO[str], delimiter: str, at: int) -> tuple[frozenset[int], bool, bool]:
     """
-    Keys that come again after another key came, and by chance a few others; whether any cell is quoted; whether any
-    character is NUL.
+    Hashes of the keys that come again after another key came; whether any cell is quoted; whether any character is NUL.
 
-    A Bloom filter of one hash: 32 MB for a million rows instead of a set of their keys.
+    Eight bytes a key, in parts that are looked through one by one: a set of a million keys would take a hundred.
     """
-    slots = 1 << max(20, min(30, size.bit_length() + 1))
-    seen, mask, before, apart = bytearray(slots >> 3), slots - 1, None, set()
+    parts = [array("q") for _ in range(_PARTS)]
+    keep = [part.append for part in parts]
+    before: str | None = None
     quoted = nul = False
     for keys, has_quote, has_nul in _keys(file, delimiter, at):
         quoted, nul = quoted or has_quote, nul or has_nul
-        for key in keys:
-            if key == before:
-                continue
-            before = key
-            slot = hash(key) & mask
-            bit = 1 << (slot & 7)
-            if seen[slot >> 3] & bit:
-                apart.add(key)
-            else:
-                seen[slot >> 3] |= bit
-    apart.discard("")
-    return apart, quoted, nul
+        firsts = [key for key, _ in groupby(keys)]
+        if firsts and firsts[0] == before:
+            del firsts[0]
+        for hashed in map(hash, firsts):
+            keep[hashed % _PARTS](hashed)
+        before = keys[-1] if keys else before
+    repeated = (Counter(part) for part in parts if len(set(part)) < len(part))
+    apart = {hashed for times in repeated for hashed, count in times.items() if count > 1}
+    return frozenset(apart - {hash("")}), quoted, nul
 
 
 def _keys(file: IO[str], delimiter: str, at: int) -> Iterator[tuple[list[str], bool, bool]]:
@@ -233,15 +233,14 @@ def _keys_of_lines(lines: Sequence[str], delimiter: str, at: int) -> list[str]:
 
 
 def _keys_of_rows(lines: Iterator[str], delimiter: str, at: int) -> Iterator[tuple[list[str], bool, bool]]:
-    rows = _reader(map(methodcaller("replace", "\x00", ""), lines), delimiter)
-    while True:
-        try:
-            for row in rows:
-                if len(row) > at:
-                    yield [row[at].strip()], True, True
-            return
-        except csv.Error:
-            continue
+    reader = _reader(map(methodcaller("replace", "\x00", ""), lines), delimiter)
+    more = True
+    while more:
+        rows: list[list[str]] = []
+        with suppress(csv.Error):
+            rows.extend(islice(reader, _ROWS))
+            more = len(rows) == _ROWS
+        yield [row[at].strip() for row in rows if len(row) > at], True, True
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -335,16 +334,16 @@ def _taken(batches: Iterator[_Rows], at: int) -> Iterator[_Rows]:
         yield [line for line, _ in kept], [[cell] for _, cell in kept], refusals
 
 
-def _together(batches: Iterator[_Rows], at: int, apart: frozenset[str]) -> Iterator[_Rows]:
+def _together(batches: Iterator[_Rows], at: int, apart: frozenset[int]) -> Iterator[_Rows]:
     """Batches in which all rows of one key stand together: neighbours are joined, the rest is kept to the end."""
     late: dict[str, list[tuple[int, list[str]]]] = {}
     lines: list[int] = []
     rows: list[list[str]] = []
     for more_lines, more_rows, refusals in batches:
         keys = [row[at].strip() for row in more_rows]
-        if "" in keys or not apart.isdisjoint(keys):
+        if "" in keys or (apart and not apart.isdisjoint(map(hash, keys))):
             for line, row, key in zip(more_lines, more_rows, keys, strict=True):
-                if key in apart:
+                if hash(key) in apart:
                     late.setdefault(key, []).append((line, row))
                 elif key or any(row):
                     lines.append(line)

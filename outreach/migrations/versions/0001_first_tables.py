@@ -11,6 +11,14 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "alarms",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("told_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "campaign_states",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("first_published_at", sa.BigInteger(), nullable=False),
@@ -119,7 +127,6 @@ def upgrade() -> None:
         sa.Column("last_order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.PrimaryKeyConstraint("customer_id"),
     )
-    op.create_index("ix_customer_stats_count", "customer_stats", ["orders_count"], unique=False)
     op.create_index("ix_customer_stats_last", "customer_stats", ["last_order_at"], unique=False)
     op.create_table(
         "customer_tags",
@@ -134,6 +141,7 @@ def upgrade() -> None:
         sa.Column("external_id", sa.String(), nullable=False),
         sa.Column("email_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("phone_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("messenger_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("first_name", sa.String(), nullable=True),
         sa.Column("last_name", sa.String(), nullable=True),
         sa.Column("locale", sa.String(), nullable=True),
@@ -159,6 +167,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("email_id IS NOT NULL"),
         postgresql_where=sa.text("email_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_customers_messenger",
+        "customers",
+        ["messenger_id"],
+        unique=False,
+        sqlite_where=sa.text("messenger_id IS NOT NULL"),
+        postgresql_where=sa.text("messenger_id IS NOT NULL"),
     )
     op.create_index(
         "ix_customers_phone",
@@ -207,6 +223,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("event_id"),
     )
+    op.create_index(
+        "ix_events_bad",
+        "events",
+        ["at"],
+        unique=False,
+        sqlite_where=sa.text("kind IN ('bounced', 'complained')"),
+        postgresql_where=sa.text("kind IN ('bounced', 'complained')"),
+    )
     op.create_index("ix_events_customer", "events", ["customer_id", "at"], unique=False)
     op.create_index("ix_events_message", "events", ["message_id"], unique=False)
     op.create_table(
@@ -246,6 +270,15 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("token"),
+    )
+    op.create_table(
+        "manual_sends",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("template", sa.String(), nullable=False),
+        sa.Column("channels", sa.JSON(), nullable=False),
+        sa.Column("purpose", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
         "messages",
@@ -316,6 +349,22 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'planned'"),
         postgresql_where=sa.text("status = 'planned'"),
     )
+    op.create_index(
+        "ix_messages_tasks",
+        "messages",
+        ["priority", "due_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'planned' AND blocked_by = 'person'"),
+        postgresql_where=sa.text("status = 'planned' AND blocked_by = 'person'"),
+    )
+    op.create_index(
+        "ix_messages_unknown",
+        "messages",
+        ["sent_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'unknown'"),
+        postgresql_where=sa.text("status = 'unknown'"),
+    )
     op.create_table(
         "order_lines",
         sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -358,6 +407,15 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("counted = 0"),
         postgresql_where=sa.text("NOT counted"),
+    )
+    op.create_table(
+        "rates",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("free_at", sa.BigInteger(), nullable=True),
+        sa.Column("tail_at", sa.BigInteger(), nullable=True),
+        sa.Column("slow_until", sa.BigInteger(), nullable=True),
+        sa.Column("slowed", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "rejects",

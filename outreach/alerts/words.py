@@ -1,0 +1,229 @@
+"""
+What alerts say, to a person: Spanish, Portuguese and English, as data.
+
+Names of campaigns and stages and the reasons that programs give are all that is filled in: never an
+address, a name or a text of a customer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from outreach.settings import Business
+
+
+@dataclass(frozen=True)
+class Words:
+    """An alarm in one language."""
+
+    title: str
+    text: str
+    over: str  # when it is over
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What every e-mail has around it, in one language."""
+
+    begun: str
+    over: str
+
+
+TODO: dict[str, str] = {
+    "paused": "outreach status\n    outreach resume {what}",
+    "unknown": "outreach messages --status unknown",
+    "import": "outreach import",
+    "failing": "outreach status",
+    "stopped": "outreach status",
+    "untold": "outreach doctor",
+    "tasks": "outreach tasks list",
+}
+LETTERS: dict[str, Letter] = {
+    "es": Letter(
+        begun="Hola:\n\n{text}\nDesde: {since}\n\nPara ver qué pasa y seguir, escribe:\n\n    {todo}\n\n"
+        "Este aviso llega una sola vez; te escribiremos de nuevo cuando haya pasado.\n\noutreach, en {business}\n",
+        over="Hola:\n\n{text}\n\nNo hace falta que hagas nada.\n\noutreach, en {business}\n",
+    ),
+    "pt": Letter(
+        begun="Olá,\n\n{text}\nDesde: {since}\n\nPara ver o que acontece e continuar, digite:\n\n    {todo}\n\n"
+        "Este aviso chega uma única vez; escreveremos de novo quando tiver passado.\n\noutreach, em {business}\n",
+        over="Olá,\n\n{text}\n\nVocê não precisa fazer nada.\n\noutreach, em {business}\n",
+    ),
+    "en": Letter(
+        begun="Hello,\n\n{text}\nSince: {since}\n\nTo see what happens and go on, type:\n\n    {todo}\n\n"
+        "You are told this once; we write again when it is over.\n\noutreach, at {business}\n",
+        over="Hello,\n\n{text}\n\nThere is nothing for you to do.\n\noutreach, at {business}\n",
+    ),
+}
+WORDS: dict[str, dict[str, Words]] = {
+    "es": {
+        "paused": Words(
+            "la campaña {what} se detuvo",
+            "La campaña {what} se detuvo sola: {why}. Sus mensajes esperan.",
+            "La campaña {what} sigue adelante.",
+        ),
+        "unknown": Words(
+            "mensajes en duda",
+            "Mensajes en duda: {count}. No se sabe si salieron, así que no se repiten.",
+            "Ya no hay mensajes en duda.",
+        ),
+        "import": Words(
+            "no llegan registros de la tienda",
+            "No llegan registros nuevos de la tienda: sus archivos no han cambiado.",
+            "Llegan otra vez registros de la tienda.",
+        ),
+        "failing": Words(
+            "la etapa {what} falla",
+            "La etapa {what} falla en cada intento.",
+            "La etapa {what} funciona otra vez.",
+        ),
+        "stopped": Words(
+            "nada se planea ni se envía",
+            "Nada se planea ni se envía: las etapas plan y dispatch ya no terminan.",
+            "Nada funcionó desde {since} hasta {until}. Ya funciona otra vez: lo pendiente que aún vale la pena sale ahora.",
+        ),
+        "untold": Words(
+            "los avisos no llegan por {what}",
+            "Los avisos no llegan por {what}: {why}.",
+            "Los avisos llegan otra vez por {what}.",
+        ),
+        "tasks": Words(
+            "llamadas y visitas que esperan",
+            "Llamadas y visitas que ya esperaron más de la mitad de su plazo: {count}.",
+            "Ninguna llamada ni visita está atrasada.",
+        ),
+    },
+    "pt": {
+        "paused": Words(
+            "a campanha {what} parou",
+            "A campanha {what} parou sozinha: {why}. Suas mensagens esperam.",
+            "A campanha {what} continua.",
+        ),
+        "unknown": Words(
+            "mensagens em dúvida",
+            "Mensagens em dúvida: {count}. Não se sabe se saíram, por isso não se repetem.",
+            "Não há mais mensagens em dúvida.",
+        ),
+        "import": Words(
+            "não chegam registros da loja",
+            "Não chegam registros novos da loja: seus arquivos não mudaram.",
+            "Chegam de novo registros da loja.",
+        ),
+        "failing": Words(
+            "a etapa {what} falha",
+            "A etapa {what} falha a cada tentativa.",
+            "A etapa {what} funciona de novo.",
+        ),
+        "stopped": Words(
+            "nada é planejado nem enviado",
+            "Nada é planejado nem enviado: as etapas plan e dispatch já não terminam.",
+            "Nada funcionou de {since} até {until}. Já funciona de novo: o que ainda vale a pena sai agora.",
+        ),
+        "untold": Words(
+            "os avisos não chegam por {what}",
+            "Os avisos não chegam por {what}: {why}.",
+            "Os avisos chegam de novo por {what}.",
+        ),
+        "tasks": Words(
+            "ligações e visitas que esperam",
+            "Ligações e visitas que já esperaram mais da metade do prazo: {count}.",
+            "Nenhuma ligação nem visita está atrasada.",
+        ),
+    },
+    "en": {
+        "paused": Words(
+            "campaign {what} has paused",
+            "Campaign {what} has paused itself: {why}. Its messages wait.",
+            "Campaign {what} goes on again.",
+        ),
+        "unknown": Words(
+            "messages in doubt",
+            "Messages in doubt: {count}. Nobody can say whether they left, so they are not repeated.",
+            "No message is in doubt any more.",
+        ),
+        "import": Words(
+            "no records come from the shop",
+            "No new records come from the shop: its files have not changed.",
+            "Records come from the shop again.",
+        ),
+        "failing": Words(
+            "the stage {what} fails",
+            "The stage {what} fails at every try.",
+            "The stage {what} works again.",
+        ),
+        "stopped": Words(
+            "nothing is planned or sent",
+            "Nothing is planned or sent: the stages plan and dispatch no longer finish.",
+            "Nothing ran from {since} to {until}. It runs again: what is due and still worth sending goes out now.",
+        ),
+        "untold": Words(
+            "alerts do not get through by {what}",
+            "Alerts do not get through by {what}: {why}.",
+            "Alerts get through by {what} again.",
+        ),
+        "tasks": Words(
+            "calls and visits that wait",
+            "Calls and visits that have waited for more than half of their time: {count}.",
+            "No call or visit is late.",
+        ),
+    },
+}
+
+
+def is_known(name: str) -> bool:
+    """Whether it is an alarm of ours: notes of the watch, and what others may keep beside them, are not."""
+    return _parts(name)[0] in TODO
+
+
+def text(business: Business, name: str, **values: object) -> str:
+    """The sentence for an alarm that holds, such as `paused:win_back`."""
+    kind, what = _parts(name)
+    return WORDS[_language(business)][kind].text.format(what=what, **values)
+
+
+def over(business: Business, name: str, since: datetime, until: datetime) -> str:
+    """The sentence for an alarm that is over."""
+    kind, what = _parts(name)
+    times = {"since": written(business, since), "until": written(business, until)}
+    return WORDS[_language(business)][kind].over.format(what=what, **times)
+
+
+def subject(business: Business, name: str, said: str, *, is_over: bool) -> str:
+    """The subject of an e-mail about it: what is over is said whole, up to its first full stop."""
+    kind, what = _parts(name)
+    title = said.partition(". ")[0].rstrip(".") if is_over else WORDS[_language(business)][kind].title.format(what=what)
+    return f"{business.name}: {title}"
+
+
+def letter(business: Business, name: str, said: str, since: datetime, *, is_over: bool) -> str:
+    """The text of an e-mail about it, which names the command to type next."""
+    kind, what = _parts(name)
+    around = LETTERS[_language(business)]
+    if is_over:
+        return around.over.format(text=said, business=business.name)
+    todo = TODO[kind].format(what=what)
+    return around.begun.format(text=said, since=written(business, since), todo=todo, business=business.name)
+
+
+def written(business: Business, at: datetime) -> str:
+    """A time on the business's clock, as its people write it."""
+    from babel import Locale, UnknownLocaleError
+    from babel.dates import format_date, format_time, get_timezone
+
+    try:
+        locale = Locale.parse(business.locale, sep="-")
+    except (UnknownLocaleError, ValueError):
+        locale = Locale("en")
+    local = at.astimezone(get_timezone(business.timezone))
+    return f"{format_date(local, 'full', locale=locale)}, {format_time(local, 'HH:mm', locale=locale)}"
+
+
+def _language(business: Business) -> str:
+    language = business.locale.partition("-")[0].lower()
+    return language if language in WORDS else "en"
+
+
+def _parts(name: str) -> tuple[str, str]:
+    kind, _, what = name.partition(":")
+    return kind, what

@@ -1,0 +1,174 @@
+"""
+From messages to the JSON of mail/send requests: one message each, or several of one sender and one shape.
+
+Limits are those of www.twilio.com/docs/sendgrid/api-reference/mail-send.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from email.utils import parseaddr
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from outreach.channels import Blame, Outcome, Outgoing, Receipt
+from outreach.channels.mime import address, one_line
+
+ARGUMENT = "outreach"  # the custom argument that holds our id
+MOST_PERSONALIZATIONS = 1000  # of a request
+MOST_SUBSTITUTIONS = 10_000  # bytes, of a personalization
+TAGS = 100  # more bytes than the tags of a personalization have
+# A request may have 30 MB. JSON makes at most six bytes of one byte of UTF-8, so this much always fits.
+MOST_BYTES = 4_000_000
+_PLAIN_URL = re.compile(r"[!#-;=?-Z\[\]_a-z~]+")
+
+
+class Sender(NamedTuple):
+    """`Shop <hello@shop.example>`, read."""
+
+    name: str
+    address: str
+
+
+class Prepared(NamedTuple):
+    """A message as a request takes it."""
+
+    public_id: str
+    sender: str
+    address: str
+    subject: str
+    text: str
+    html: str
+    size: int  # of text and HTML, in bytes
+    headers: dict[str, str] | None
+
+
+def read_sender(text: str) -> Sender:
+    """Name and address; ValueError if it is not one."""
+    name, written = parseaddr(text)
+    return Sender(one_line(name), address(written))
+
+
+def prepare(message: Outgoing, sender: str) -> Prepared | Receipt:
+    """The message, its texts such as JSON and a header can hold them; refused if SendGrid certainly would."""
+    content = message.content
+    try:
+        to = address(message.address)
+    except ValueError:
+        return _refused(message, "the address cannot stand in a message", Blame.ADDRESS)
+    subject = one_line(content.subject)
+    (text, text_size), (html, html_size) = _sized(content.text), _sized(content.html)
+    if not subject:
+        return _refused(message, "it has no subject", Blame.MESSAGE)
+    if not (text or html):
+        return _refused(message, "it has no text", Blame.MESSAGE)
+    headers = None
+    if message.unsubscribe_url and message.purpose == "marketing":  # RFC 8058
+        headers = {
+            "List-Unsubscribe": f"<{_url(message.unsubscribe_url)}>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        }
+    return Prepared(message.public_id, sender, to, subject, text, html, text_size + html_size, headers)
+
+
+def _url(text: str) -> str:
+    """As a header can hold it; ours are plain already."""
+    return text if _PLAIN_URL.fullmatch(text) else quote(one_line(text), safe="!#$%&'()*+,/:;=?@[]~")
+
+
+def _refused(message: Outgoing, detail: str, blame: Blame) -> Receipt:
+    return Receipt(message.public_id, Outcome.REFUSED, detail=detail, blame=blame)
+
+
+def _sized(text: str) -> tuple[str, int]:
+    """The text and its bytes; a lone surrogate has no form in any message."""
+    if text.isascii():
+        return text, len(text)
+    try:
+        return text, len(text.encode())
+    except UnicodeEncodeError:
+        whole = text.encode("utf-8", "replace").decode()
+        return whole, len(whole.encode())
+
+
+def requests_of(messages: Iterable[Prepared]) -> list[list[Prepared]]:
+    """
+    The messages divided among requests, each of one sender and one shape.
+
+    A message too large to be a substitution goes alone. An address stands at most once in a request: whether it
+    may stand there twice, SendGrid's pages do not say alike.
+    """
+    requests: list[list[Prepared]] = []
+    open_: dict[tuple[str, bool, bool], _Open] = {}
+    for one in messages:
+        if one.size > MOST_SUBSTITUTIONS - TAGS:
+            requests.append([one])
+            continue
+        shape = (one.sender, bool(one.text), bool(one.html))
+        there = open_.get(shape)
+        if there is None or not there.takes(one):
+            there = open_[shape] = _Open()
+            requests.append(there.messages)
+        there.add(one)
+    return requests
+
+
+class _Open:
+    """A request that still has room."""
+
+    def __init__(self) -> None:
+        self.messages: list[Prepared] = []
+        self._addresses: set[str] = set()
+        self._size = 0
+
+    def takes(self, one: Prepared) -> bool:
+        return (
+            len(self.messages) < MOST_PERSONALIZATIONS
+            and self._size + one.size <= MOST_BYTES
+            and one.address.lower() not in self._addresses
+        )
+
+    def add(self, one: Prepared) -> None:
+        self.messages.append(one)
+        self._addresses.add(one.address.lower())
+        self._size += one.size
+
+
+def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool) -> dict[str, Any]:
+    """
+    The JSON of one request, as plain data.
+
+    Of several messages each has its text and HTML as substitutions of its personalization. Their tags are drawn
+    at random now, when the content has long been written, so that no content can hold one; SendGrid looks for
+    tags in what replaces a tag, too.
+    """
+    first = request[0]
+    mark = secrets.token_hex(12) if len(request) > 1 else ""
+    text, html = (f"-text{mark}-", f"-html{mark}-") if mark else (first.text, first.html)
+    content = [("text/plain", text, first.text), ("text/html", html, first.html)]
+    body: dict[str, Any] = {
+        "personalizations": [_personalization(one, mark, text, html) for one in request],
+        "from": {"email": sender.address, "name": sender.name} if sender.name else {"email": sender.address},
+        "content": [{"type": kind, "value": value} for kind, value, there in content if there],
+        # Else SendGrid may add an unsubscribe link and header of its own, whatever the message's purpose.
+        "tracking_settings": {"subscription_tracking": {"enable": False}},
+    }
+    if sandbox:
+        body["mail_settings"] = {"sandbox_mode": {"enable": True}}
+    return body
+
+
+def _personalization(one: Prepared, mark: str, text: str, html: str) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "to": [{"email": one.address}],
+        "subject": one.subject,
+        "custom_args": {ARGUMENT: one.public_id},
+    }
+    if one.headers:
+        made["headers"] = one.headers
+    if mark:
+        pairs = ((text, one.text), (html, one.html))
+        made["substitutions"] = {tag: value for tag, value in pairs if value}
+    return made

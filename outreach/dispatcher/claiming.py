@@ -1,0 +1,102 @@
+"""Claiming: which messages are ours for a while, and what became of those whose claimer is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, text, update
+
+from outreach import store
+from outreach.dispatcher.parts import MANUAL
+from outreach.models import Message, Status, table, to_micros
+from outreach.store import Database, among
+
+_messages = table(Message)
+
+# Literals, not parameters: only then do both databases use the partial index.
+# One probe of the index per priority, whatever the number of messages.
+_PRIORITIES = text("""
+    WITH RECURSIVE p(priority) AS (
+        SELECT max(priority) FROM messages WHERE status = 'planned'
+        UNION ALL
+        SELECT (SELECT max(m.priority) FROM messages m WHERE m.status = 'planned' AND m.priority < p.priority)
+        FROM p WHERE p.priority IS NOT NULL
+    )
+    SELECT priority FROM p
+    WHERE EXISTS (
+        SELECT 1 FROM messages m WHERE m.status = 'planned' AND m.priority = p.priority AND m.ready_at <= :now
+    )
+    ORDER BY priority DESC
+""")
+_DUE = """
+    SELECT id FROM messages
+    WHERE status = 'planned' AND priority = :priority AND ready_at <= :now
+      AND (claim IS NULL OR lease_until < :now)
+      AND campaign NOT IN (SELECT name FROM campaign_states WHERE paused_at IS NOT NULL)
+    ORDER BY ready_at LIMIT :size
+"""
+_DUE_OF_SEND = _DUE.replace("ORDER BY", f"AND campaign = '{MANUAL}' AND record_id = :only ORDER BY")
+_LOCKED = {"sqlite": "", "postgresql": " FOR UPDATE OF messages SKIP LOCKED"}
+_DUE_BY_DIALECT = {dialect: text(_DUE + locked) for dialect, locked in _LOCKED.items()}
+_DUE_OF_SEND_BY_DIALECT = {dialect: text(_DUE_OF_SEND + locked) for dialect, locked in _LOCKED.items()}
+_CLAIM = (
+    update(_messages)
+    .where(among(_messages.c.id, "ids"))
+    .values(claim=bindparam("token"), lease_until=bindparam("until"))
+)
+_CLAIMED = select(_messages).where(among(_messages.c.id, "ids"))
+
+
+def claim(
+    connection: Connection, now: datetime, size: int, token: str, lease_until: datetime, only: int | None = None
+) -> list[Any]:
+    """
+    At most `size` due messages, ours until `lease_until`: the highest priority first, then the longest due.
+
+    `only` is the id of a manual send: its messages alone.
+    Takes a time that depends on `size` and the number of different priorities, not on how many wait.
+    """
+    return take(connection, _due(connection, now, size, only), token, lease_until)
+
+
+def take(connection: Connection, ids: Sequence[int], token: str, lease_until: datetime) -> list[Any]:
+    """Put our claim on these messages, and give their rows in the same order."""
+    if not ids:
+        return []
+    connection.execute(_CLAIM, {"ids": ids, "token": token, "until": lease_until})
+    rows = {row.id: row for row in connection.execute(_CLAIMED, {"ids": ids})}
+    return [rows[i] for i in ids]
+
+
+def _due(connection: Connection, now: datetime, size: int, only: int | None) -> list[int]:
+    statement = (_DUE_BY_DIALECT if only is None else _DUE_OF_SEND_BY_DIALECT)[connection.dialect.name]
+    ids: list[int] = []
+    for priority in connection.execute(_PRIORITIES, {"now": to_micros(now)}).scalars().all():
+        values = {"priority": priority, "now": to_micros(now), "size": size - len(ids)}
+        if only is not None:
+            values["only"] = only
+        ids += connection.execute(statement, values).scalars()
+        if len(ids) == size:
+            break
+    return ids
+
+
+def release_expired(db: Database, now: datetime) -> int:
+    """
+    Declare `unknown` what was left in `sending` by a claimer whose lease is over; gives how many.
+
+    Its claim stays, so that a claimer that was only slow can still say what became of it. What was
+    claimed and not yet `sending` needs nothing: it is simply claimed again.
+    """
+    c = _messages.c
+    late = select(c.id).where(c.claim.is_not(None), c.lease_until < now, c.status == text("'sending'"))
+    with store.read(db) as connection:
+        if connection.execute(late.limit(1)).first() is None:
+            return 0
+    with store.write(db) as connection:
+        ids = connection.execute(late.with_for_update(skip_locked=True)).scalars().all()
+        values = {"status": Status.UNKNOWN, "lease_until": None, "detail": "the process that sent it went away"}
+        connection.execute(update(_messages).where(c.id.in_(ids)).values(values))
+    return len(ids)

@@ -1,0 +1,386 @@
+"""
+Committing: every claimed message is decided on, and those that go become `sending`, in one transaction.
+
+The transaction holds the lock of each contact that any of them could go to, before it reads a fact.
+An opt-out takes the same lock, so whichever commits first wins; caps and rates are counted truly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, text, union, update
+
+from outreach import facts, gates, store
+from outreach.dispatcher import pacing
+from outreach.dispatcher.filling import fill, sender_of
+from outreach.dispatcher.parts import (
+    MANUAL,
+    UNCLAIMED,
+    Change,
+    Chunk,
+    Going,
+    Ready,
+    Stays,
+    Tally,
+    manual_campaign,
+    pause,
+    run_many,
+    update_each,
+)
+from outreach.errors import TemplateError
+from outreach.facts import Item
+from outreach.gates import Defer, End, Facts, Send, Verdict
+from outreach.models import (
+    Contact,
+    Customer,
+    ManualSend,
+    Message,
+    MessageContent,
+    MessageEvent,
+    MessageLink,
+    Reason,
+    Status,
+    StepState,
+    table,
+)
+from outreach.releases import Loaded
+from outreach.setting_keys import STAFF
+from outreach.store import Database, among
+
+UNDEFINED_WAIT = timedelta(hours=1)
+UNDEFINED_LIMIT = 5  # in a row, of one step: its campaign pauses
+SOON = timedelta(seconds=1)  # what is deferred is never due within the same tick
+CONVERSATION = timedelta(hours=24)  # WhatsApp's customer service window: www.twilio.com/docs/whatsapp/key-concepts
+
+_messages, _contents, _links = table(Message), table(MessageContent), table(MessageLink)
+_steps, _contacts, _customers = table(StepState), table(Contact), table(Customer)
+_manual, _events = table(ManualSend), table(MessageEvent)
+
+Sending = tuple[datetime, str, str, str]  # time, purpose, channel, campaign: what caps count
+
+
+def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> list[Ready]:
+    """Settle every claimed message that does not go, and commit the others as `sending`."""
+    with store.write(db) as connection:
+        held = _hold(connection, [row.customer_id for row in rows])
+        mine = _still_ours(connection, [row.id for row in rows], chunk.token)
+        look = _Look(connection, db, chunk, held)
+        ready, stay = look.at([row for row in rows if row.id in mine])
+        _write_sending(connection, chunk, ready)
+        write_staying(connection, chunk, stay, tally)
+    return ready
+
+
+# --- locks ---------------------------------------------------------------------------------------
+
+_OWN = union(
+    *(
+        select(column).where(among(_customers.c.id, "ids"), column.is_not(None))
+        for column in (_customers.c.email_id, _customers.c.phone_id, _customers.c.messenger_id)
+    )
+)
+_HELD = select(_contacts.c.id).where(_contacts.c.id.in_(_OWN.scalar_subquery())).order_by(_contacts.c.id)
+_HOLD = _HELD.with_for_update()
+
+
+def _hold(connection: Connection, customers: Sequence[int]) -> frozenset[int]:
+    """
+    Lock every contact of these customers, in the order of their ids.
+
+    On SQLite the IMMEDIATE transaction already excludes every other writer.
+    """
+    statement = _HOLD if connection.dialect.name == "postgresql" else _HELD
+    return frozenset(connection.execute(statement, {"ids": sorted(set(customers))}).scalars())
+
+
+_STILL = (
+    select(_messages.c.id)
+    .where(
+        among(_messages.c.id, "ids"), _messages.c.status == text("'planned'"), _messages.c.claim == bindparam("token")
+    )
+    .with_for_update(skip_locked=True)
+)
+
+
+def _still_ours(connection: Connection, ids: Sequence[int], token: str) -> set[int]:
+    """Locked, so that nobody cancels them meanwhile; what another is changing just now is left to them."""
+    return set(connection.execute(_STILL, {"ids": ids, "token": token}).scalars())
+
+
+# --- what the release makes of a row -------------------------------------------------------------
+
+_STATES = select(_steps.c.campaign, _steps.c.step, _steps.c.cancelled_at, _steps.c.undefined).where(
+    among(_steps.c.campaign, "names")
+)
+_SENDS = select(_manual).where(among(_manual.c.id, "ids"))
+
+
+def items_of(
+    connection: Connection, loaded: Loaded, rows: Sequence[Any], cancelled: Mapping[tuple[str, str], datetime | None]
+) -> list[Item | Reason]:
+    """The rows as their campaign and step of the current release have them, or why there is none."""
+    ids = {row.record_id for row in rows if row.campaign == MANUAL}
+    sends = {send.id: send for send in connection.execute(_SENDS, {"ids": ids})} if ids else {}
+    return [_item(loaded, row, cancelled.get((row.campaign, row.step)), sends) for row in rows]
+
+
+def _item(loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mapping[int, Any]) -> Item | Reason:
+    if cancelled_at is not None and row.created_at <= cancelled_at:
+        return Reason.CANCELLED
+    if row.campaign == MANUAL:
+        send = sends[row.record_id]
+        campaign = manual_campaign(send.template, send.channels, send.purpose)
+    else:
+        found = loaded.campaigns.get(row.campaign)
+        if found is None or not found.active:
+            return Reason.WITHDRAWN
+        campaign = found
+    step = next((step for step in campaign.steps if step.id == row.step), None)
+    if step is None:
+        return Reason.WITHDRAWN
+    return Item(
+        campaign=campaign,
+        step=step,
+        customer_id=row.customer_id,
+        record_id=row.record_id,
+        occasion=row.occasion,
+        occasion_at=row.occasion_at,
+        due_at=row.due_at,
+        expires_at=row.expires_at,
+        refused=frozenset(row.refused.split()),
+        message_id=row.id,
+        arm=row.arm,
+    )
+
+
+# --- the look --------------------------------------------------------------------------------------
+
+
+class _Look:
+    """Deciding on one chunk: what it counts of itself while it does."""
+
+    def __init__(self, connection: Connection, db: Database, chunk: Chunk, held: frozenset[int]) -> None:
+        self.connection, self.db, self.chunk, self.held = connection, db, chunk, held
+        self.settings = chunk.loaded.settings
+        self.here: dict[int, tuple[Sending, ...]] = {}  # by contact, what this very chunk sends
+        self.streaks: dict[tuple[str, str], int] = {}  # by campaign and step, failures to render in a row
+        self.paused: set[str] = set()
+
+    def at(self, rows: Sequence[Any]) -> tuple[list[Ready], list[Stays]]:
+        """Those that go, rendered; and those that stay, with the verdict."""
+        if not rows:
+            return [], []
+        states = list(self.connection.execute(_STATES, {"names": {row.campaign for row in rows}}))
+        before = {(state.campaign, state.step): state.undefined for state in states}
+        self.streaks = dict(before)
+        cancelled = {(state.campaign, state.step): state.cancelled_at for state in states}
+        items = items_of(self.connection, self.chunk.loaded, rows, cancelled)
+        stay: list[Stays] = []
+        known: list[Going] = []
+        for row, item in zip(rows, items, strict=True):
+            if isinstance(item, Item):
+                known.append(Going(row, item))
+            else:
+                stay.append((row, End(Status.CANCELLED, item)))
+        may_go: list[tuple[Going, Facts, Send]] = []
+        items_known = [one.item for one in known]
+        fetched = facts.fetch(self.connection, self.settings, items_known, self.chunk.now) if known else []
+        for one, found in zip(known, fetched, strict=True):
+            verdict = gates.decide(found, facts.rules(one.item), self.settings, self.chunk.now)
+            if isinstance(verdict, Send):
+                may_go.append((one, found, verdict))
+            else:
+                stay.append((one.row, verdict))
+        ready = self._fill(may_go, stay) if may_go else []
+        self._keep_streaks(before)
+        return ready, stay
+
+    def _fill(self, may_go: Sequence[tuple[Going, Facts, Send]], stay: list[Stays]) -> list[Ready]:
+        contexts = facts.contexts(self.connection, self.settings, [one.item for one, _, _ in may_go])
+        open_talks = self._conversations(may_go)
+        pace = pacing.read(self.connection, self.settings, self.chunk.now)
+        ready: list[Ready] = []
+        for (one, found, first), context in zip(may_go, contexts, strict=True):
+            verdict = self._again(one, found, first)
+            if isinstance(verdict, Send):
+                sender = sender_of(self.settings, verdict.channel, verdict.contact_id)
+                until = pace.wait(verdict.channel, sender)
+                if until is not None:
+                    verdict = Defer(until, Reason.RATE, f"{verdict.channel} by {self._provider(verdict.channel)}")
+                else:
+                    talks = (one.row.customer_id, verdict.channel) in open_talks
+                    made = self._made(one, found, verdict, context, sender=sender, conversation=talks)
+                    if isinstance(made, Ready):
+                        pace.take(verdict.channel, sender, made.outgoing.content.segments)
+                        ready.append(made)
+                        continue
+                    verdict = made
+            stay.append((one.row, verdict))
+        pace.write(self.connection)
+        return ready
+
+    def _provider(self, channel: str) -> str:
+        return self.settings.channels[channel].provider
+
+    def _again(self, one: Going, found: Facts, first: Send) -> Verdict:
+        """The verdict once this chunk's own messages count; a person's task waits for the person."""
+        verdict: Verdict = first
+        own = {contact.contact_id for contact in found.contacts.values()} & self.here.keys()
+        paused = one.item.campaign.name in self.paused
+        if own or paused:
+            sent = {**found.sent, **{contact: (*self.here[contact], *found.sent.get(contact, ())) for contact in own}}
+            told = replace(found, sent=sent, paused=found.paused or paused)
+            verdict = gates.decide(told, facts.rules(one.item), self.settings, self.chunk.now)
+        if isinstance(verdict, Send):
+            if verdict.contact_id not in self.held:  # the customer's address changed this moment
+                return Defer(self.chunk.now, Reason.RETRY)
+            if self._provider(verdict.channel) == STAFF and not self.chunk.by_person:
+                return Defer(one.item.expires_at, Reason.PERSON, verdict.channel)
+        return verdict
+
+    def _made(
+        self, one: Going, found: Facts, verdict: Send, context: Mapping[str, Any], *, sender: str, conversation: bool
+    ) -> Ready | Defer:
+        key = (one.item.campaign.name, one.item.step.id)
+        try:
+            made = fill(self.db, self.chunk, one, found, verdict, context, sender=sender, conversation=conversation)
+        except TemplateError as error:
+            return self._undefined(key, one.item, error)
+        self.streaks[key] = 0
+        sending = (self.chunk.now, one.item.step.purpose, verdict.channel, one.item.campaign.name)
+        self.here[verdict.contact_id] = (sending, *self.here.get(verdict.contact_id, ()))
+        return made
+
+    def _undefined(self, key: tuple[str, str], item: Item, error: TemplateError) -> Defer:
+        self.streaks[key] = self.streaks.get(key, 0) + 1
+        place = f"{error.template or item.step.template}, line {error.line}"
+        what = f"{place}: {error.variable} has no value" if error.variable else f"{place}: it cannot be filled"
+        if self.streaks[key] >= UNDEFINED_LIMIT:
+            reason = f"step {item.step.id}: {UNDEFINED_LIMIT} messages in a row could not be filled: {what}"
+            pause(self.connection, [item.campaign.name], reason, self.chunk.now)
+            self.paused.add(item.campaign.name)
+        return Defer(self.chunk.now + UNDEFINED_WAIT, Reason.UNDEFINED, what)
+
+    def _keep_streaks(self, before: Mapping[tuple[str, str], int]) -> None:
+        for (campaign, step), count in self.streaks.items():
+            if count != before.get((campaign, step), 0):
+                of_step = (_steps.c.campaign == campaign, _steps.c.step == step)
+                self.connection.execute(update(_steps).where(*of_step).values(undefined=count))
+
+    def _conversations(self, may_go: Sequence[tuple[Going, Facts, Send]]) -> set[tuple[int, str]]:
+        """Which of the customers wrote to us on which of these channels within the window they opened."""
+        people = {one.row.customer_id for one, _, verdict in may_go if verdict.channel in ("whatsapp", "messenger")}
+        if not people:
+            return set()
+        c = _events.c
+        query = select(c.customer_id, c.detail).where(
+            among(c.customer_id, people),
+            c.kind == "replied",
+            c.at > self.chunk.now - CONVERSATION,
+            c.at <= self.chunk.now,
+        )
+        return {(customer, str(detail.get("channel"))) for customer, detail in self.connection.execute(query)}
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+_GOING = (
+    "UPDATE messages SET status = 'sending', channel = ?, contact_id = ?, purpose = ?, sent_at = ?, release = ?,"
+    " attempts = ?, lease_until = ? WHERE id = ? AND status = 'planned' AND claim = ?"
+)
+
+
+def _write_sending(connection: Connection, chunk: Chunk, ready: Sequence[Ready]) -> None:
+    if not ready:
+        return
+    now, until = store.micros(chunk.now), store.micros(chunk.lease_until)
+    going = [
+        (
+            one.outgoing.channel,
+            one.contact_id,
+            one.outgoing.purpose,
+            now,
+            chunk.loaded.number,
+            one.going.row.attempts + 1,
+            until,
+            one.going.row.id,
+            chunk.token,
+        )
+        for one in ready
+    ]
+    run_many(connection, _GOING, going)
+    forget(connection, [one.going.row.id for one in ready if one.going.row.attempts])
+    store.insert_many(connection, _contents, [_content(chunk, one) for one in ready])
+    links = [
+        {"token": link.token, "message_id": one.going.row.id, "kind": link.kind, "target": link.target}
+        for one in ready
+        for link in {link.token: link for link in one.outgoing.content.links}.values()
+    ]
+    if links:
+        store.insert_many(connection, _links, links)
+
+
+def _content(chunk: Chunk, one: Ready) -> dict[str, Any]:
+    content = one.outgoing.content
+    parts = "\x1f".join((content.subject, content.text, content.html))
+    return {
+        "message_id": one.going.row.id,
+        "subject": content.subject,
+        "text": content.text,
+        "html": content.html,
+        "content_hash": hashlib.sha256(parts.encode()).hexdigest(),
+        "segments": content.segments,
+        "at": chunk.now,
+    }
+
+
+def forget(connection: Connection, ids: Iterable[int]) -> None:
+    """Drop the content and links of an attempt that certainly reached nobody."""
+    if gone := list(ids):
+        connection.execute(delete(_contents).where(among(_contents.c.message_id, gone)))
+        connection.execute(delete(_links).where(among(_links.c.message_id, gone)))
+
+
+def write_staying(connection: Connection, chunk: Chunk, stay: Sequence[Stays], tally: Tally) -> None:
+    """Write why each of these did not go, and count it."""
+    changes = []
+    for row, verdict in stay:
+        values, counted = _staying(row, verdict, chunk.now)
+        changes.append({"of": row.id, **values})
+        tally[counted] += 1
+    c = _messages.c
+    update_each(connection, changes, c.status == text("'planned'"), c.claim == chunk.token)
+
+
+def _staying(row: Any, verdict: Verdict, now: datetime) -> Change:
+    """The row's new values, and what to count it as."""
+    if isinstance(verdict, Defer):
+        return deferred(row, verdict, now)
+    assert isinstance(verdict, End)  # noqa: S101  the third kind of verdict is not written here
+    kind = {Status.EXPIRED: "expired", Status.FAILED: "failed"}.get(verdict.status, "skipped")
+    values = {"status": verdict.status, "reason": verdict.reason, "detail": verdict.detail, **UNCLAIMED}
+    return values | ({"blocked_by": verdict.blocked_by} if verdict.blocked_by else {}), (kind, verdict.reason)
+
+
+def deferred(row: Any, verdict: Defer, now: datetime) -> Change:
+    """
+    Planned again, later; or expired, when that would be too late.
+
+    A paused campaign's message keeps its place: it is not claimed before the campaign goes on. A
+    task's is looked at again when nobody has taken it by its expiry.
+    """
+    why = {"blocked_by": verdict.reason, "detail": verdict.detail, **UNCLAIMED}
+    if verdict.reason is Reason.PAUSED:
+        return {"ready_at": min(row.ready_at, now), **why}, ("deferred", Reason.PAUSED)
+    if verdict.reason is Reason.PERSON:
+        return {"ready_at": verdict.until, "channel": verdict.detail, **why}, ("deferred", Reason.PERSON)
+    until = max(verdict.until, now + SOON)
+    if until <= row.expires_at:
+        return {"ready_at": until, **why}, ("deferred", verdict.reason)
+    reason = Reason.NOT_RENDERED if verdict.reason is Reason.UNDEFINED else Reason.EXPIRED
+    return {"status": Status.EXPIRED, "reason": reason, **why}, ("expired", reason)

@@ -1,0 +1,99 @@
+"""Filling: the template and the facts of one message become what is handed over."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from zlib import crc32
+from zoneinfo import ZoneInfo
+
+from outreach import arms, facts, gates, store, timing
+from outreach.channels import Outgoing
+from outreach.dispatcher.parts import Chunk, Going, Ready
+from outreach.facts import Item
+from outreach.gates import Facts, Send
+from outreach.settings import Settings
+from outreach.store import Database
+
+
+def fill(
+    db: Database,
+    chunk: Chunk,
+    one: Going,
+    found: Facts,
+    verdict: Send,
+    context: Mapping[str, Any],
+    *,
+    sender: str,
+    conversation: bool,
+) -> Ready:
+    """TemplateError when the template names what this customer lacks, or cannot be filled for another reason."""
+    item, row, settings = one.item, one.row, chunk.loaded.settings
+    content = chunk.loaded.templates.render(
+        item.step.template,
+        verdict.channel,
+        context["customer"].get("locale"),
+        _with_coupon(settings, item, context, chunk.now),
+        variant="" if item.arm == arms.CONTACT else item.arm,
+        zone=found.zones[0] if len(found.zones) == 1 else "",
+        survey=item.step.survey or "",
+        link=link_maker(db, settings, row.public_id),
+    )
+    rules = facts.rules(item)
+    outgoing = Outgoing(
+        public_id=row.public_id,
+        channel=verdict.channel,
+        address=verdict.address,
+        sender=sender,
+        content=content,
+        purpose=item.step.purpose,
+        unsubscribe_url=next((link_url(settings, x.token) for x in content.links if x.kind == "unsubscribe"), ""),
+        at=chunk.now,
+        day=row.due_at.astimezone(ZoneInfo(settings.business.timezone)).date(),
+        valid_until=gates.valid_until(verdict.channel, found, rules, settings, chunk.now),
+        conversation=conversation,
+    )
+    return Ready(
+        one, outgoing, verdict.contact_id, frozenset(rules.channels) & found.contacts.keys() - {verdict.channel}
+    )
+
+
+def sender_of(settings: Settings, channel: str, contact_id: int) -> str:
+    """Of several senders, each contact always hears from the same."""
+    senders = settings.channels[channel].senders
+    return senders[crc32(b"%d" % contact_id) % len(senders)] if len(senders) > 1 else senders[0]
+
+
+def link_url(settings: Settings, token: str) -> str:
+    """The address behind which a message's link is kept."""
+    return f"{settings.public_url.rstrip('/')}/l/{token}"
+
+
+def link_maker(db: Database, settings: Settings, public_id: str) -> Callable[[str, str], tuple[str, str]]:
+    """
+    What makes the links of one message: (kind, target) → (token, address).
+
+    A token is 72 bits of a keyed hash: it cannot be guessed, and a further attempt has the same ones.
+    """
+
+    def make(kind: str, target: str) -> tuple[str, str]:
+        digest = bytes.fromhex(store.keyed_hash(db.secret, "link", public_id, kind, target))
+        token = base64.urlsafe_b64encode(digest[:9]).decode()
+        return token, link_url(settings, token)
+
+    return make
+
+
+def _with_coupon(settings: Settings, item: Item, context: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """A shared code is the same for everyone, so it needs no allocation."""
+    offer = settings.offers.get(item.step.offer) if item.step.offer else None
+    if offer is None or offer.shared_code is None:
+        return dict(context)
+    coupon: dict[str, Any] = {"code": offer.shared_code, "kind": offer.kind, "value": offer.value}
+    if offer.minimum is not None:
+        coupon["minimum"] = offer.minimum
+    if offer.expires is not None:
+        coupon["expires_at"] = timing.add(now, offer.expires, settings.business.timezone)
+    return {**context, "coupon": coupon}

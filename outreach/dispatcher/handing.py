@@ -1,0 +1,89 @@
+"""Handing over: a committed chunk goes to its channels, for at most 30 s after the commit."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from outreach.channels import Channel, Outcome, Outgoing, Receipt, open_channel
+from outreach.dispatcher.parts import Ready
+from outreach.errors import ChannelError
+from outreach.settings import Settings
+
+HAND_OVER_SECONDS = 30.0
+MOST_DOUBTS = 5  # in a row: the provider is out of order, and more messages would only be put in doubt
+
+
+@dataclass
+class Channels:
+    """The channels opened so far, kept open from one dispatch to the next."""
+
+    opened: dict[str, Channel] = field(default_factory=dict)
+
+    def get(self, name: str, settings: Settings) -> Channel:
+        """The channel of that name; ChannelError where it cannot be opened."""
+        if name not in self.opened:
+            self.opened[name] = open_channel(name, settings)
+        return self.opened[name]
+
+    def close(self) -> None:
+        """Let go of every connection; the channels open again when they are needed."""
+        for channel in self.opened.values():
+            channel.close()
+
+
+@dataclass
+class Handed:
+    """What became of a chunk, as far as its channels said."""
+
+    drawn: set[str] = field(default_factory=set)  # public ids
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)  # by channel, what is wrong with its configuration
+    broken: set[str] = field(default_factory=set)  # channels that nothing more is handed to for now
+
+
+def clocks() -> tuple[float, float]:
+    """
+    The wall clock, and the clock that goes on while the machine sleeps, in seconds.
+
+    A suspended machine is seen by the second, a suspended virtual machine by the first; where
+    there is no such second clock, the monotonic one stands in.
+    """
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()
+
+
+def hand_over(ready: Sequence[Ready], settings: Settings, channels: Channels, handed: Handed) -> None:
+    """
+    Give the chunk to its channels, one after the other; `handed` is filled as they answer.
+
+    It is right at any moment, also when a channel raises what is not a ChannelError.
+    """
+    start = clocks()
+    by_channel: dict[str, list[Outgoing]] = defaultdict(list)
+    for one in ready:
+        by_channel[one.outgoing.channel].append(one.outgoing)
+    for name, messages in by_channel.items():
+        doubts = 0
+        try:
+            for receipt in channels.get(name, settings).send(_in_time(name, messages, handed, start)):
+                handed.receipts.setdefault(receipt.public_id, receipt)
+                doubts = doubts + 1 if receipt.outcome is Outcome.DOUBT else 0
+                if doubts >= MOST_DOUBTS:
+                    handed.broken.add(name)
+        except ChannelError as error:
+            handed.wrong[name] = str(error)
+
+
+def _in_time(
+    channel: str, messages: Iterable[Outgoing], handed: Handed, start: tuple[float, float]
+) -> Iterator[Outgoing]:
+    """The messages, as long as their channel works and it is no more than 30 s since `start`; notes which were drawn."""
+    for message in messages:
+        late = any(at - begun > HAND_OVER_SECONDS for at, begun in zip(clocks(), start, strict=True))
+        if late or channel in handed.broken:
+            return
+        handed.drawn.add(message.public_id)
+        yield message

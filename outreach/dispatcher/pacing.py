@@ -1,0 +1,167 @@
+"""
+Pacing: how fast each sender, and each provider, may send, over all processes.
+
+The generic cell rate algorithm (ITU-T I.371): a name's `free_at` is when all that it was given
+would be paid off at its rate; it may be given more while that is no further ahead than a short
+tolerance. So in any stretch of time it gets what its rate allows, plus at most the tolerance's
+worth. A message that must wait is put behind the last one that does, so that each is looked at
+again about when its turn comes. Nothing here sleeps.
+
+The state is read and written in the transaction that commits `sending`, under the rows' locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, text, update
+
+from outreach import timing
+from outreach.models import Rate, table
+from outreach.setting_keys import DEFAULT_RATES
+from outreach.settings import Settings
+from outreach.store import among
+from outreach.values import Limit, parse_limit
+
+_rates = table(Rate)
+_ADD = text("INSERT INTO rates (name, slowed) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING")
+_READ = select(_rates).where(among(_rates.c.name, "names")).order_by(_rates.c.name)
+_WRITE = (
+    update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=bindparam("free"), tail_at=bindparam("tail"))
+)
+_SLOW = (
+    update(_rates)
+    .where(_rates.c.name == bindparam("of"))
+    .values(slow_until=bindparam("until"), slowed=bindparam("times"))
+)
+NO_TIME = timedelta()
+
+
+@dataclass
+class _Name:
+    """One sender or provider as this transaction leaves it."""
+
+    interval: timedelta  # of one message; zero: no limit
+    free_at: datetime | None = None
+    tail_at: datetime | None = None
+    slow_until: datetime | None = None
+    changed: bool = False
+
+    def opens(self, now: datetime, tolerance: timedelta) -> datetime:
+        """When it may be given one more; `now` if at once."""
+        at = now
+        if self.interval and self.free_at:
+            at = max(at, self.free_at - max(tolerance - self.interval, NO_TIME))
+        return max(at, self.slow_until) if self.slow_until else at
+
+
+class Pace:
+    """The senders and providers that a chunk's messages may leave by."""
+
+    def __init__(self, settings: Settings, now: datetime, rows: Iterable[Any]) -> None:
+        self._settings = settings
+        self._now = now
+        self._tolerance = settings.clock["dispatch"].clock if "dispatch" in settings.clock else timedelta(seconds=5)
+        self._names = {name: _Name(interval) for name, interval in _intervals(settings).items()}
+        for row in rows:
+            if row.name in self._names:
+                one = self._names[row.name]
+                one.free_at, one.tail_at, one.slow_until = row.free_at, row.tail_at, row.slow_until
+
+    def wait(self, channel: str, sender: str) -> datetime | None:
+        """None where a message may leave now; else when its turn comes, behind those that wait already."""
+        names = self._of(channel, sender)
+        opens = max(one.opens(self._now, self._tolerance) for one in names)
+        if opens <= self._now:
+            return None
+        for one in names:
+            if one.interval:
+                opens = max(opens, one.tail_at or opens)
+        for one in names:
+            if one.interval:
+                one.tail_at, one.changed = opens + one.interval, True
+        return opens
+
+    def take(self, channel: str, sender: str, parts: int) -> None:
+        """Note that a message of so many parts leaves now."""
+        for one in self._of(channel, sender):
+            if one.interval:
+                one.free_at = max(one.free_at or self._now, self._now) + max(parts, 1) * one.interval
+                one.changed = True
+
+    def write(self, connection: Connection) -> None:
+        """Keep what has changed."""
+        changed = [
+            {"of": name, "free": one.free_at, "tail": one.tail_at} for name, one in self._names.items() if one.changed
+        ]
+        if changed:
+            connection.execute(_WRITE, changed)
+
+    def _of(self, channel: str, sender: str) -> tuple[_Name, ...]:
+        provider = self._settings.channels[channel].provider
+        return self._names[_sender(channel, sender)], self._names[provider]
+
+
+def _sender(channel: str, sender: str) -> str:
+    return f"{channel} {sender}"
+
+
+def _intervals(settings: Settings) -> dict[str, timedelta]:
+    """Every sender and provider of the settings, with the time that one message of it takes; zero: no limit."""
+    found = {}
+    for name, channel in settings.channels.items():
+        default = DEFAULT_RATES.get((channel.provider, name))
+        rate = channel.rate or (parse_limit(default) if default and not _by_service(channel.options) else None)
+        for sender in channel.senders:
+            found[_sender(name, sender)] = _interval(rate)
+        found[channel.provider] = _interval(settings.rates.get(channel.provider))
+    return found
+
+
+def _by_service(options: Mapping[str, Any]) -> bool:
+    """A messaging service spreads over senders of its own."""
+    return bool(options.get("messaging_service"))
+
+
+def _interval(limit: Limit | None) -> timedelta:
+    return limit.per.clock / limit.count if limit else NO_TIME
+
+
+def read(connection: Connection, settings: Settings, now: datetime) -> Pace:
+    """Where every sender stands, locked where it has a limit, so that two processes share it truly."""
+    limited = [name for name, interval in _intervals(settings).items() if interval]
+    if limited:
+        connection.execute(_ADD, [{"name": name} for name in sorted(limited)])
+        rows = list(connection.execute(_READ.with_for_update(), {"names": limited}))
+    else:
+        rows = []
+    others = [name for name in _intervals(settings) if name not in limited]
+    rows += connection.execute(_READ, {"names": others}).all()
+    return Pace(settings, now, rows)
+
+
+def slow(
+    connection: Connection, channel: str, sender: str, retry_after: timedelta | None, unit: float, now: datetime
+) -> datetime:
+    """
+    A provider said that this sender is too fast: nothing more leaves by it before the moment given back.
+
+    That is what the provider said, or a back-off that grows with each time in a row.
+    """
+    name = _sender(channel, sender)
+    connection.execute(_ADD, [{"name": name}])
+    times = connection.execute(select(_rates.c.slowed).where(_rates.c.name == name).with_for_update()).scalar_one() + 1
+    until = now + (retry_after or timing.back_off(times, unit))
+    connection.execute(_SLOW, {"of": name, "until": until, "times": times})
+    return until
+
+
+def forget_slow(connection: Connection, senders: Iterable[tuple[str, str]]) -> None:
+    """A sender got through again: its next slowing starts from the beginning."""
+    names = sorted({_sender(*one) for one in senders})
+    c = _rates.c
+    again = update(_rates).where(among(c.name, names), c.slowed > 0).values(slow_until=None, slowed=0)
+    connection.execute(again)

@@ -1,0 +1,115 @@
+"""One tick of the dispatcher."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from outreach import releases, store
+from outreach.dispatcher import claiming, committing, handing, recording, watching
+from outreach.dispatcher.handing import Channels, Handed
+from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of
+from outreach.releases import Loaded
+from outreach.settings import Settings
+from outreach.store import Database
+
+CHUNK = 100
+LEASE = timedelta(minutes=5)  # longer than a chunk can take: 30 s of handing over, and its last answers
+
+
+def dispatch(
+    db: Database,
+    settings: Settings,
+    now: datetime,
+    *,
+    limit: int | None = None,
+    chunk: int = CHUNK,
+    stop: Callable[[], bool] | None = None,
+    channels: Channels | None = None,
+    only: int | None = None,
+) -> DispatchCounts:
+    """
+    Send what is due at `now`, the most important first, until nothing is, or `limit` were claimed.
+
+    Any number of processes may do so at once. `stop` is asked before each chunk; a chunk begun is
+    finished. What an earlier dispatcher left behind in `sending` becomes `unknown`. `channels` that
+    are given stay open for the next dispatch. `only` is the id of a manual send: its messages alone.
+
+    Raises:
+        DatabaseError: what was claimed is taken up again once its lease is over.
+    """
+    tick = _Tick(db, settings, now, channels or Channels(), chunk, limit, only)
+    try:
+        tick.run(stop or (lambda: False))
+    finally:
+        if channels is None:
+            tick.channels.close()
+    counts = counts_of(tick.tally)
+    with store.write(db) as connection:
+        watching.watch(connection, settings, now)
+        store.record_tick(connection, "dispatch", now, tick.passed(), counts.as_json())
+    return counts
+
+
+class _Tick:
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        now: datetime,
+        channels: Channels,
+        size: int,
+        limit: int | None,
+        only: int | None,
+    ) -> None:
+        self.db, self.settings, self.now, self.channels = db, settings, now, channels
+        self.size, self.limit, self.only = size, limit, only
+        self.started = time.monotonic()
+        self.tally: Tally = Counter({("unknown", ""): claiming.release_expired(db, now)})
+
+    def passed(self) -> datetime:
+        """`now`, plus the real time since: a lease must not be short because its tick is long."""
+        return self.now + timedelta(seconds=time.monotonic() - self.started)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Chunk after chunk; each one's record shares its transaction with the next one's claim."""
+        loaded = self._release(stop)
+        with store.write(self.db) as connection:
+            claimed = self._claim(connection, loaded)
+        while claimed is not None:
+            chunk, rows = claimed
+            ready = committing.commit(self.db, chunk, rows, self.tally)
+            handed = Handed()
+            try:
+                handing.hand_over(ready, chunk.loaded.settings, self.channels, handed)
+                loaded = self._release(stop)
+            except BaseException:
+                self._record(chunk, ready, handed)
+                raise
+            with store.write(self.db) as connection:
+                if ready:
+                    recording.record(connection, chunk, ready, handed, self.tally)
+                claimed = self._claim(connection, loaded)
+
+    def _record(self, chunk: Chunk, ready: list[Ready], handed: Handed) -> None:
+        with store.write(self.db) as connection:
+            recording.record(connection, chunk, ready, handed, self.tally)
+
+    def _claim(self, connection: Connection, loaded: Loaded | None) -> tuple[Chunk, list[Any]] | None:
+        size = self.size if self.limit is None else min(self.size, self.limit - self.tally["claimed", ""])
+        if size <= 0 or loaded is None:
+            return None
+        chunk = Chunk(loaded, secrets.token_hex(8), self.now, self.passed() + LEASE)
+        rows = claiming.claim(connection, self.now, size, chunk.token, chunk.lease_until, self.only)
+        self.tally["claimed", ""] += len(rows)
+        return (chunk, rows) if rows else None
+
+    def _release(self, stop: Callable[[], bool]) -> Loaded | None:
+        """The release in force now; None when told to stop, or before the first one."""
+        return None if stop() else releases.current(self.db, self.settings)

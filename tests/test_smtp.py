@@ -1,0 +1,718 @@
+"""E-mail over real SMTP to a mail server on 127.0.0.1 that makes mistakes on demand."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from outreach.channels import Blame, Channel, Outcome, Outgoing, Receipt, open_channel, smtp_pool
+from outreach.channels.smtp_replies import Reply, take_replies
+from outreach.errors import ChannelError
+from outreach.render import Content
+from outreach.settings import Business, ChannelSettings, Settings
+from outreach.testing import Fault, Faults
+from outreach.testing.smtp import HOST, FakeSmtp, _Envelope
+from outreach.values import Duration
+from tests.conftest import NOW
+
+SENDER = "Tienda Luna <hola@tienda.example>"
+LATER, REFUSED, DOUBT, ACCEPTED = Outcome.LATER, Outcome.REFUSED, Outcome.DOUBT, Outcome.ACCEPTED
+
+
+def mail(number: int = 0, **changes: object) -> Outgoing:
+    content = Content("email", f"Hola {number}", subject="¡Hola!", html=f"<p>Hola {number}</p>")
+    to = f"ana{number}@example.com"
+    message = Outgoing(f"{number:032x}", "email", to, "", content, "service", at=NOW, day=NOW.date())
+    return replace(message, **changes)  # type: ignore[arg-type]
+
+
+def mails(count: int, start: int = 0) -> list[Outgoing]:
+    return [mail(number) for number in range(start, start + count)]
+
+
+def message_id(message: Outgoing) -> str:
+    return f"<{message.public_id}@tienda.example>"
+
+
+def settings_of(server: FakeSmtp | int, password: str = "", sender: str = SENDER, **options: object) -> Settings:
+    port = server if isinstance(server, int) else server.port
+    options = {"host": HOST, "port": port, "security": "none"} | options
+    channel = ChannelSettings("smtp", sender, options)
+    secrets = {"SMTP_PASSWORD": password} if password else {}
+    business = Business("Tienda Luna", "America/Mexico_City", "MXN")
+    return Settings(Path("."), business, channels={"email": channel}, secrets=secrets)
+
+
+@contextmanager
+def channel_to(
+    server: FakeSmtp | int, password: str = "", sender: str = SENDER, **options: object
+) -> Iterator[Channel]:
+    channel = open_channel("email", settings_of(server, password, sender, **options))
+    try:
+        yield channel
+    finally:
+        channel.close()
+
+
+def sent(channel: Channel, messages: Sequence[Outgoing]) -> tuple[list[Receipt], str]:
+    """The receipts, and what the channel's configuration is blamed for, if it is."""
+    receipts, wrong = [], ""
+    try:
+        for receipt in channel.send(messages):
+            receipts.append(receipt)  # noqa: PERF402  those before an error count, too
+    except ChannelError as error:
+        wrong = str(error)
+    assert not any("example" in text for text in [wrong, *(receipt.detail for receipt in receipts)])
+    return receipts, wrong
+
+
+def outcomes(receipts: Sequence[Receipt]) -> Counter[Outcome]:
+    return Counter(receipt.outcome for receipt in receipts)
+
+
+def kept_once(server: FakeSmtp, messages: Sequence[Outgoing]) -> bool:
+    return Counter(one.message_id for one in server.accepted) == Counter(map(message_id, messages))
+
+
+# --- what goes well ------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_accepted_under_its_message_id_and_arrives_as_it_was() -> None:
+    with FakeSmtp() as server, channel_to(server) as channel:
+        receipts, _ = sent(channel, [mail(7)])
+
+        (kept,) = server.accepted
+        assert receipts == [Receipt(mail(7).public_id, ACCEPTED, message_id(mail(7)))]
+        assert (kept.sender, kept.recipient) == ("hola@tienda.example", "ana7@example.com")
+        assert server.accepted_count(message_id(mail(7))) == 1
+        read = email.message_from_bytes(kept.content, policy=email.policy.default)
+        assert (read["To"], read["Subject"]) == ("ana7@example.com", "¡Hola!")
+
+
+def test_a_thousand_messages_arrive_once_each_and_can_be_read() -> None:
+    messages = mails(1000)
+
+    with FakeSmtp() as server, channel_to(server) as channel:
+        receipts, _ = sent(channel, messages)
+
+        assert outcomes(receipts) == {ACCEPTED: 1000}
+        assert kept_once(server, messages)
+        assert {receipt.public_id for receipt in receipts} == {message.public_id for message in messages}
+        for kept in server.accepted[::20]:
+            read = email.message_from_bytes(kept.content, policy=email.policy.default)
+            assert isinstance(read, EmailMessage)
+            plain = read.get_body(("plain",))
+            assert plain is not None
+            number = int(read["Message-ID"][1:33], 16)
+            assert plain.get_content().strip() == f"Hola {number}"
+            assert kept.recipient == read["To"] == f"ana{number}@example.com"
+
+
+def test_connections_are_used_again_by_the_next_batch() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=3) as channel:
+        sent(channel, mails(30))
+        opened = server.opened
+        sent(channel, mails(30, start=30))
+
+        assert opened == server.opened == 3
+        assert kept_once(server, mails(60))
+
+
+def test_no_more_connections_are_opened_than_there_are_messages() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=10) as channel:
+        sent(channel, mails(2))
+
+        assert server.opened <= 2
+
+
+def test_messages_leave_on_many_connections_at_once() -> None:
+    """Each of four messages is held back until all four are there."""
+
+    class Gate(FakeSmtp):
+        waiting = 0
+
+        async def handle_MAIL(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+            import asyncio
+
+            self.waiting += 1
+            while self.waiting < 4:
+                await asyncio.sleep(0)
+            return await super().handle_MAIL(server, session, envelope, address, options)
+
+    with Gate() as server, channel_to(server, connections=4) as channel:
+        receipts, _ = sent(channel, mails(4))
+
+        assert outcomes(receipts) == {ACCEPTED: 4}
+        assert server.most_open == 4
+
+
+def test_a_message_is_drawn_only_when_a_connection_can_take_it() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=2) as channel:
+        behind = []
+
+        def batch() -> Iterator[Outgoing]:
+            for number in range(40):
+                behind.append(number - len(server.accepted))
+                yield mail(number)
+
+        receipts = list(channel.send(batch()))
+
+        assert outcomes(receipts) == {ACCEPTED: 40}
+        assert max(behind) <= 1  # at most one other is on its way
+
+
+def test_without_pipelining_it_goes_one_command_at_a_time() -> None:
+    with FakeSmtp(pipelining=False, bad_addresses=["ana5@example.com"]) as server, channel_to(server) as channel:
+        receipts, _ = sent(channel, mails(50))
+
+        assert outcomes(receipts) == {ACCEPTED: 49, REFUSED: 1}
+        assert kept_once(server, [message for message in mails(50) if message.address != "ana5@example.com"])
+
+
+def test_a_lone_dot_does_not_end_a_message_early() -> None:
+    body = ".\n..\n.a\nend\n.\n" + "a" * 75 + ".b" * 50
+    message = mail(content=Content("email", body, subject="."))
+
+    with FakeSmtp() as server, channel_to(server) as channel:
+        receipts, _ = sent(channel, [message])
+
+        read = email.message_from_bytes(server.accepted[0].content, policy=email.policy.default)
+        assert outcomes(receipts) == {ACCEPTED: 1}
+        assert read.get_content().replace("\r\n", "\n") == body + "\n"
+
+
+@pytest.mark.parametrize("security", ["none", "tls"])
+def test_a_message_too_big_for_one_write_arrives_whole(security: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    html = "".join(f"<p>{number}</p>" for number in range(100_000))
+    message = mail(content=Content("email", "x", subject="x", html=html))
+
+    with FakeSmtp(security=security) as server, channel_to(server, security=security) as channel:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        receipts, _ = sent(channel, [message])
+
+        read = email.message_from_bytes(server.accepted[0].content, policy=email.policy.default)
+        assert isinstance(read, EmailMessage)
+        part = read.get_body(("html",))
+        assert part is not None
+        assert outcomes(receipts) == {ACCEPTED: 1}
+        assert part.get_content().rstrip("\n") == html
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+FAULTS: list[tuple[Fault, Outcome, Blame, int, bool]] = [
+    # fault, outcome, blame, how often the server has it, whether the campaign stops
+    (Fault.TOO_MANY, LATER, Blame.SENDER, 0, False),
+    (Fault.BUSY_BEFORE, LATER, Blame.NOBODY, 0, False),
+    (Fault.BUSY_AFTER, LATER, Blame.NOBODY, 1, False),  # against RFC 5321: what is answered with 4yz is not kept
+    (Fault.DROP_BEFORE, DOUBT, Blame.NOBODY, 0, False),
+    (Fault.DROP_AFTER, DOUBT, Blame.NOBODY, 1, False),
+    (Fault.SLOW, DOUBT, Blame.NOBODY, 1, False),
+    (Fault.OPTED_OUT, REFUSED, Blame.MESSAGE, 0, False),
+    (Fault.BAD_ADDRESS, REFUSED, Blame.ADDRESS, 0, False),
+    (Fault.NOT_ALLOWED, LATER, Blame.NOBODY, 0, True),
+    (Fault.UNHEARD_OF, DOUBT, Blame.NOBODY, 0, False),
+]
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize(("fault", "outcome", "blame", "kept", "stops"), FAULTS, ids=[row[0] for row in FAULTS])
+def test_what_a_fault_makes_of_its_message(
+    fault: Fault, outcome: Outcome, blame: Blame, kept: int, stops: bool, pipelining: bool
+) -> None:
+    with (
+        FakeSmtp(faults=Faults([None, fault]), pipelining=pipelining) as server,
+        channel_to(server, connections=1, timeout=Duration(seconds=1)) as channel,
+    ):
+        receipts, wrong = sent(channel, mails(3))
+
+        assert receipts[0].outcome is ACCEPTED
+        assert (receipts[1].outcome, receipts[1].blame) == (outcome, blame)
+        assert server.accepted_count(message_id(mail(1))) == kept
+        assert bool(wrong) is stops
+        assert outcomes(receipts[2:]) == ({} if stops else {ACCEPTED: 1})  # the next one is none the worse for it
+
+
+def test_every_fault_is_in_the_table() -> None:
+    assert {row[0] for row in FAULTS} == set(Fault)
+
+
+@pytest.mark.parametrize("drop_at", ["mail", "rcpt"])
+def test_a_connection_cut_before_the_message_was_there_costs_nothing(drop_at: str) -> None:
+    faults = Faults([None, Fault.DROP_BEFORE, None, None])
+    with FakeSmtp(faults=faults, drop_at=drop_at) as server, channel_to(server, connections=1) as channel:
+        receipts, _ = sent(channel, mails(3))
+
+        assert outcomes(receipts) == {ACCEPTED: 3}
+        assert kept_once(server, mails(3))
+        assert server.opened == 2
+
+
+def test_a_message_whose_connection_is_cut_twice_before_it_was_there_comes_later() -> None:
+    faults = Faults([Fault.DROP_BEFORE, Fault.DROP_BEFORE])
+    with FakeSmtp(faults=faults, drop_at="mail") as server, channel_to(server, connections=1) as channel:
+        receipts, _ = sent(channel, mails(2))
+
+        assert [(one.public_id, one.outcome) for one in receipts] == [
+            (mail(0).public_id, LATER),
+            (mail(1).public_id, ACCEPTED),
+        ]
+        assert kept_once(server, [mail(1)])
+
+
+@given(
+    st.lists(st.sampled_from([None, *(fault for fault in Fault if fault is not Fault.SLOW)]), max_size=40),
+    st.integers(1, 5),
+    st.sampled_from(["mail", "rcpt", "dot"]),
+)
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_no_faults_in_any_order_have_a_message_accepted_twice(
+    faults: list[Fault | None], connections: int, drop_at: str
+) -> None:
+    messages = mails(25)
+    with (
+        FakeSmtp(faults=Faults(faults), drop_at=drop_at) as server,
+        channel_to(server, connections=connections) as channel,
+    ):
+        drawn: list[Outgoing] = []
+        receipts, wrong = sent(channel, (drawn.append(one) or one for one in messages))  # type: ignore[arg-type, func-returns-value]
+
+        counts = Counter(one.message_id for one in server.accepted)
+        assert max(counts.values(), default=0) <= 1
+        assert Counter(one.public_id for one in receipts) == Counter(one.public_id for one in drawn)
+        assert wrong or drawn == messages
+        for receipt in receipts:
+            times = counts[f"<{receipt.public_id}@tienda.example>"]
+            assert times == 1 if receipt.outcome is ACCEPTED else receipt.outcome is not REFUSED or times == 0
+
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+
+class Saying(FakeSmtp):
+    """Answers the second message as it is told, and keeps it only where that is a yes."""
+
+    def __init__(self, stage: str, reply: str, **options: bool) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.stage, self.reply, self.seen = stage, reply, 0
+
+    async def handle_MAIL(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+        self.seen += 1
+        if self.stage == "mail" and self.seen == 2:
+            return self.reply
+        return await super().handle_MAIL(server, session, envelope, address, options)
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+        if self.stage == "rcpt" and self.seen == 2:
+            return self.reply
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+    async def handle_DATA(self, server, session, envelope: _Envelope) -> str:  # type: ignore[no-untyped-def]  # noqa: N802
+        if self.stage == "dot" and self.seen == 2:
+            return self.reply
+        return await super().handle_DATA(server, session, envelope)
+
+
+ADDRESS, MESSAGE, NOBODY = Blame.ADDRESS, Blame.MESSAGE, Blame.NOBODY
+REPLIES: list[tuple[str, str, Outcome, Blame, bool]] = [
+    ("rcpt", "550 5.1.1 unknown", REFUSED, ADDRESS, False),
+    ("rcpt", "550-5.1.1 unknown,\r\n550-5.1.1 see our\r\n550 5.1.1 page", REFUSED, ADDRESS, False),
+    ("rcpt", "550 5.1.10 RESOLVER.ADR.RecipientNotFound", REFUSED, ADDRESS, False),
+    ("rcpt", "550 no such user", REFUSED, ADDRESS, False),
+    ("rcpt", "553 not allowed", REFUSED, ADDRESS, False),
+    ("rcpt", "550 5.4.1 Access denied", REFUSED, ADDRESS, False),
+    ("rcpt", "550 5.2.1 disabled", REFUSED, ADDRESS, False),
+    ("rcpt", "552 5.2.2 over quota", LATER, NOBODY, False),
+    ("rcpt", "452 4.2.2 over quota", LATER, NOBODY, False),
+    ("rcpt", "552 too much", LATER, NOBODY, False),
+    ("rcpt", "450 4.2.1 receiving mail too quickly", LATER, NOBODY, False),
+    ("rcpt", "451 4.7.1 greylisted", LATER, NOBODY, False),
+    ("rcpt", "451 later", LATER, NOBODY, False),
+    ("rcpt", "550 5.7.1 filtered", REFUSED, MESSAGE, False),
+    ("rcpt", "550 5.7.133 for our organisation only", REFUSED, MESSAGE, False),
+    ("rcpt", "554 5.5.0 odd", REFUSED, MESSAGE, False),
+    ("rcpt", "530 5.7.0 log in", LATER, NOBODY, True),
+    ("rcpt", "550 4.1.1 at odds with itself", REFUSED, ADDRESS, False),
+    ("rcpt", "354 what", LATER, NOBODY, False),
+    ("mail", "550 5.7.1 not yours", LATER, NOBODY, True),
+    ("mail", "550 5.7.60 SendAsDenied", LATER, NOBODY, True),
+    ("mail", "553 5.1.8 no such domain", LATER, NOBODY, True),
+    ("mail", "550 not you", LATER, NOBODY, True),
+    ("mail", "552 5.3.4 too large", REFUSED, MESSAGE, False),
+    ("mail", "552 too large", REFUSED, MESSAGE, False),
+    ("mail", "452 4.3.1 disk full", LATER, NOBODY, False),
+    ("mail", "421 4.7.28 unusual rate", LATER, Blame.SENDER, False),
+    ("dot", "554 rejected", REFUSED, MESSAGE, False),
+    ("dot", "550 5.6.0 bad content", REFUSED, MESSAGE, False),
+    ("dot", "552 5.3.4 too large", REFUSED, MESSAGE, False),
+    ("dot", "550 5.1.1 nobody", REFUSED, ADDRESS, False),
+    ("dot", "550 5.7.26 unauthenticated", LATER, NOBODY, True),
+    ("dot", "550 5.7.515 does not meet the level", LATER, NOBODY, True),
+    ("dot", "450 4.7.28 slow down", LATER, Blame.SENDER, False),
+    ("dot", "451 4.7.1 greylisted", LATER, NOBODY, False),
+    ("dot", "421 4.3.2 shutting down", LATER, NOBODY, False),
+    ("dot", "251 what", DOUBT, NOBODY, False),
+    ("dot", "354 what", DOUBT, NOBODY, False),
+    ("dot", "hello", DOUBT, NOBODY, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "outcome", "blame", "stops"), REPLIES, ids=[f"{r[0]} {r[1]}" for r in REPLIES]
+)
+def test_what_a_reply_means(stage: str, reply: str, outcome: Outcome, blame: Blame, stops: bool) -> None:
+    with Saying(stage, reply) as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(3))
+
+        assert (receipts[1].outcome, receipts[1].blame) == (outcome, blame)
+        assert bool(wrong) is stops
+        assert kept_once(server, [mail(0)] if stops else [mail(0), mail(2)])
+
+
+def test_a_filter_counts_against_nobody_before_the_server_has_taken_any_message() -> None:
+    with FakeSmtp(faults=Faults([Fault.OPTED_OUT])) as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(1))
+
+        assert (receipts[0].outcome, receipts[0].blame, wrong) == (LATER, NOBODY, "")
+
+
+def test_a_server_that_filters_every_message_stops_the_campaign() -> None:
+    with (
+        FakeSmtp(faults=Faults([None, *[Fault.OPTED_OUT] * 9])) as server,
+        channel_to(server, connections=1) as channel,
+    ):
+        receipts, wrong = sent(channel, mails(10))
+
+        assert [one.outcome for one in receipts] == [ACCEPTED, *[REFUSED] * 4, LATER]
+        assert "5 messages in a row" in wrong
+
+
+@given(st.lists(st.sampled_from([(250, "2.1.0"), (250, ""), (550, "5.1.1"), (354, "")]), max_size=6), st.data())
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_replies_are_read_however_they_are_cut(replies: list[tuple[int, str]], data: st.DataObject) -> None:
+    wire = b"".join(
+        b"".join(f"{code}-{status} first\r\n".encode() for _ in range(data.draw(st.integers(0, 2))))
+        + f"{code} {status} last".encode()
+        + b"\r\n"
+        for code, status in replies
+    )
+    received, read = bytearray(), []
+    while wire:
+        cut = data.draw(st.integers(1, len(wire)))
+        received += wire[:cut]
+        wire = wire[cut:]
+        read += take_replies(received)
+
+    assert read == [Reply(*reply) for reply in replies]
+    assert not received
+
+
+def test_a_server_that_never_ends_its_reply_is_given_up() -> None:
+    with pytest.raises(ValueError, match="endless"):
+        take_replies(bytearray(b"250-x\r\n" * 20_000))
+
+
+# --- connections that end -----------------------------------------------------------------------------------------------
+
+
+def test_connections_that_the_server_closed_meanwhile_cost_no_message() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=3) as channel:
+        sent(channel, mails(9))
+        server.cut()
+        receipts, _ = sent(channel, mails(9, start=9))
+
+        assert outcomes(receipts) == {ACCEPTED: 9}
+        assert kept_once(server, mails(18))
+
+
+def test_a_good_bye_for_idleness_costs_no_message() -> None:
+    with Saying("mail", "421 4.4.2 idle for too long") as server, channel_to(server, connections=1) as channel:
+        receipts, _ = sent(channel, mails(3))
+
+        assert outcomes(receipts) == {ACCEPTED: 3}
+        assert kept_once(server, mails(3))
+
+
+def test_connections_idle_for_long_are_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeSmtp() as server, channel_to(server, connections=1) as channel:
+        sent(channel, mails(1))
+        assert "NOOP" not in server.commands
+        monkeypatch.setattr(smtp_pool, "IDLE_SECONDS", -1.0)
+        receipts, _ = sent(channel, mails(1, start=1))
+
+        assert outcomes(receipts) == {ACCEPTED: 1}
+        assert server.commands.count("NOOP") == server.opened == 1
+
+
+def test_a_server_that_takes_few_connections_is_used_with_those() -> None:
+    with FakeSmtp(most_connections=2) as server, channel_to(server, connections=6) as channel:
+        receipts, _ = sent(channel, mails(40))
+
+        assert outcomes(receipts)[ACCEPTED] >= 36  # each that was turned away may cost its message a later attempt
+        assert outcomes(receipts).total() == 40
+        assert outcomes(receipts).keys() <= {ACCEPTED, LATER}
+        assert len(server.accepted) == outcomes(receipts)[ACCEPTED]
+
+
+def test_when_nobody_listens_everything_comes_later() -> None:
+    with socket.create_server((HOST, 0)) as listening:
+        port = listening.getsockname()[1]
+
+    with channel_to(port) as channel:
+        receipts, wrong = sent(channel, mails(50))
+
+    assert outcomes(receipts) == {LATER: 50}
+    assert {receipt.detail for receipt in receipts} == {"Connection refused"}
+    assert wrong == ""
+
+
+def test_a_batch_that_is_left_halfway_harms_nothing() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=4) as channel:
+        first = channel.send(mails(20))
+        next(first)
+        first.close()  # type: ignore[attr-defined]
+        receipts, _ = sent(channel, mails(20, start=20))
+
+        assert outcomes(receipts) == {ACCEPTED: 20}
+        counts = Counter(one.message_id for one in server.accepted)
+        assert max(counts.values()) == 1
+
+
+def test_closing_says_good_bye_and_the_channel_can_be_used_again() -> None:
+    with FakeSmtp() as server, channel_to(server, connections=2) as channel:
+        sent(channel, mails(4))
+        opened = server.opened
+        channel.close()
+        assert server.commands.count("QUIT") == opened
+        receipts, _ = sent(channel, mails(4, start=4))
+
+        assert outcomes(receipts) == {ACCEPTED: 4}
+
+
+class Scripted:
+    """A server of a few fixed answers: what it says after the greeting, line by line of what it hears."""
+
+    def __init__(self, *answers: tuple[bytes, bytes]) -> None:
+        self._answers = answers
+        self._listening = socket.create_server((HOST, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.heard: list[bytes] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Scripted:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+        self._listening.close()
+
+    def _run(self) -> None:
+        connection, _ = self._listening.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 scripted\r\n")
+            for begins, answer in self._answers:
+                line = lines.readline()
+                self.heard.append(line)
+                assert line.startswith(begins), line
+                connection.sendall(answer)
+
+
+def test_a_server_that_wants_the_message_of_a_refused_recipient_gets_a_lone_dot() -> None:
+    script = Scripted(
+        (b"ehlo", b"250-x\r\n250 PIPELINING\r\n"),
+        (b"MAIL", b"250 ok\r\n"),
+        (b"RCPT", b"550 5.1.1 nobody\r\n"),
+        (b"DATA", b"354 go on\r\n"),
+        (b".\r\n", b"554 no valid recipients\r\n"),
+        (b"RSET", b"250 ok\r\n"),
+        (b"MAIL", b"250 ok\r\n"),
+        (b"RCPT", b"550 5.1.1 nobody\r\n"),
+        (b"DATA", b"503 no valid recipients\r\n"),
+        (b"QUIT", b"221 bye\r\n"),
+    )
+    with script, channel_to(script.port, connections=1) as channel:
+        receipts, _ = sent(channel, mails(2))
+
+    assert [(one.outcome, one.blame) for one in receipts] == [(REFUSED, ADDRESS)] * 2
+
+
+def test_a_server_that_refuses_in_the_middle_of_a_message_is_believed() -> None:
+    script = Scripted(
+        (b"ehlo", b"250 x\r\n"),
+        (b"MAIL", b"250 ok\r\n"),
+        (b"RCPT", b"250 ok\r\n"),
+        (b"DATA", b"354 go on\r\n552 5.3.4 that is too much\r\n"),
+    )
+    big = mail(content=Content("email", "x", subject="x", html="x" * 12_000_000))
+    with script, channel_to(script.port, connections=1) as channel:
+        receipts, _ = sent(channel, [big])
+
+    assert [(one.outcome, one.blame) for one in receipts] == [(REFUSED, MESSAGE)]
+
+
+# --- getting in ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_messages_go_over_tls_with_a_certificate_that_is_trusted(
+    security: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = ("tienda", "s3cret")
+    with FakeSmtp(security=security, login=login) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        with channel_to(server, "s3cret", security=security, user="tienda", connections=3) as channel:
+            receipts, _ = sent(channel, mails(60))
+
+            assert outcomes(receipts) == {ACCEPTED: 60}
+            assert kept_once(server, mails(60))
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_certificate_that_is_not_trusted_stops_the_campaign(security: str) -> None:
+    with FakeSmtp(security=security) as server, channel_to(server, security=security) as channel:
+        receipts, wrong = sent(channel, mails(30))
+
+        assert "certificate of the server cannot be trusted" in wrong
+        assert 1 <= outcomes(receipts)[LATER] == len(receipts) <= 10
+        assert server.accepted == []
+
+
+def test_without_starttls_nothing_is_said_in_clear() -> None:
+    login = ("tienda", "s3cret")
+    with (
+        FakeSmtp(login=login) as server,
+        channel_to(server, "s3cret", security="starttls", user="tienda") as channel,
+    ):
+        receipts, wrong = sent(channel, mails(3))
+
+        assert wrong == f"channels.email: the server offers no STARTTLS on port {server.port}"
+        assert outcomes(receipts).keys() == {LATER}
+        assert server.commands == []
+
+
+@pytest.mark.parametrize(
+    ("login", "user", "password", "wrong"),
+    [
+        (("tienda", "s3cret"), "tienda", "wrong", "refuses the login (535)"),
+        (("tienda", "s3cret"), "", "", "the server refuses us"),
+        (("tienda", "s3cret"), "tienda", "contraseña", "characters that SMTP cannot carry"),
+        (None, "tienda", "s3cret", "offers no login"),
+    ],
+)
+def test_a_login_that_fails_stops_the_campaign(
+    login: tuple[str, str] | None, user: str, password: str, wrong: str
+) -> None:
+    with FakeSmtp(login=login) as server, channel_to(server, password, user=user, connections=1) as channel:
+        receipts, said = sent(channel, mails(3))
+
+        assert wrong in said
+        assert password not in said or not password
+        assert outcomes(receipts) == {LATER: 1}
+        assert server.accepted == []
+
+
+def test_tls_on_a_port_without_it_is_an_error_of_the_settings() -> None:
+    with FakeSmtp() as server, channel_to(server, security="tls") as channel:
+        _, wrong = sent(channel, mails(1))
+
+        assert "`security` or `port` is wrong" in wrong
+
+
+@pytest.mark.parametrize("sender", ["hola", "hola@", "Tienda <hola tienda@x.example>"])
+def test_a_sender_that_is_no_address_is_an_error_of_the_settings(sender: str) -> None:
+    with pytest.raises(ChannelError, match=r"channels\.email\.from"):
+        open_channel("email", settings_of(1, sender=sender))
+
+
+# --- addresses and sizes ----------------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_would_add_a_command_is_refused() -> None:
+    with FakeSmtp() as server, channel_to(server) as channel:
+        receipts, _ = sent(channel, [mail(address="ana@example.com>\r\nRCPT TO:<all@example.com"), mail(1)])
+
+        assert [(one.outcome, one.blame) for one in receipts] == [(REFUSED, ADDRESS), (ACCEPTED, NOBODY)]
+        assert kept_once(server, [mail(1)])
+
+
+@pytest.mark.parametrize(("utf8", "outcome"), [(True, ACCEPTED), (False, REFUSED)])
+def test_an_address_beyond_ascii_needs_a_server_that_takes_it(utf8: bool, outcome: Outcome) -> None:
+    with FakeSmtp(utf8=utf8) as server, channel_to(server, connections=1) as channel:
+        receipts, _ = sent(channel, [mail(address="ñandú@tienda.example"), mail(1)])
+
+        assert [one.outcome for one in receipts] == [outcome, ACCEPTED]
+        assert ("ñandú@tienda.example" in [one.recipient for one in server.accepted]) is utf8
+
+
+def test_a_domain_beyond_ascii_goes_to_any_server() -> None:
+    with FakeSmtp(utf8=False) as server, channel_to(server) as channel:
+        sent(channel, [mail(address="ana@ñandú.example")])
+
+        assert [one.recipient for one in server.accepted] == ["ana@xn--and-6ma2c.example"]
+
+
+def test_a_message_larger_than_the_server_takes_is_not_begun() -> None:
+    big = mail(content=Content("email", "x" * 5000, subject="x"))
+    with FakeSmtp(size=3000) as server, channel_to(server, connections=1) as channel:
+        receipts, _ = sent(channel, [big, mail(1)])
+
+        assert [(one.outcome, one.blame) for one in receipts] == [(REFUSED, MESSAGE), (ACCEPTED, NOBODY)]
+        assert server.commands.count("MAIL") == 1
+
+
+# --- check ----------------------------------------------------------------------------------------------------------------
+
+
+def test_check_tells_what_is_well_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeSmtp(security="starttls", login=("tienda", "s3cret")) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        with channel_to(server, "s3cret", security="starttls", user="tienda") as channel:
+            findings = list(channel.check())
+
+        assert all(finding.ok for finding in findings)
+        text = "\n".join(finding.text for finding in findings)
+        for part in ("over TLS", "accepts the login", "accepts the sender", "33,554 kB", "DKIM"):
+            assert part in text
+        assert "s3cret" not in text
+        assert server.accepted == []
+        assert server.commands == ["MAIL", "RSET", "QUIT"]
+
+
+def test_check_warns_of_a_connection_in_clear() -> None:
+    with FakeSmtp() as server, channel_to(server) as channel:
+        (bad,) = [finding for finding in channel.check() if not finding.ok]
+
+        assert bad.warning
+        assert "without TLS" in bad.text
+
+
+def test_check_tells_a_sender_that_is_refused() -> None:
+    with FakeSmtp(faults=Faults([Fault.NOT_ALLOWED])) as server, channel_to(server) as channel:
+        bad = [finding for finding in channel.check() if not finding.ok and not finding.warning]
+
+        assert len(bad) == 1
+        assert "530" in bad[0].text
+
+
+def test_check_tells_what_keeps_it_out() -> None:
+    with FakeSmtp(login=("tienda", "s3cret")) as server, channel_to(server, "no", user="tienda") as channel:
+        assert [finding.ok for finding in channel.check()] == [False]
+
+    with channel_to(server.port) as channel:
+        (finding,) = channel.check()
+        assert not finding.ok
+        assert "Connection refused" in finding.text

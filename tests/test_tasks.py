@@ -1,0 +1,284 @@
+"""Calls and visits: a person as the dispatcher, under the same rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from outreach import dispatcher, planner, releases, store
+from outreach.dispatcher import tasks
+from outreach.dispatcher.tasks import Result
+from outreach.errors import NotFound, OutreachError
+from outreach.models import (
+    CampaignState,
+    Consent,
+    Contact,
+    Message,
+    MessageContent,
+    MessageEvent,
+    Reason,
+    Status,
+    Suppression,
+    table,
+)
+from outreach.settings import ChannelSettings, Settings, Survey
+from outreach.store import Database
+from outreach.values import WeekHours
+from tests.conftest import NOW
+from tests.shop import customer, feed, files_of, order, rows_of, shop_settings
+
+HOUR = timedelta(hours=1)
+CALLS = """
+    title: Calls
+    trigger: {event: order.delivered}
+    purpose: service
+    steps: [{id: ask, after: 0 minutes, channel: [call, sms], template: m, survey: csat, expires: 2 days}]
+"""
+SCRIPT = {"message_templates/m.call.j2": "Buenos días, {{ customer.first_name }}."}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = shop_settings(tmp_path, surveys={"csat": Survey("csat", "1-5")})
+    return replace(made, channels={**made.channels, "call": ChannelSettings("staff")})
+
+
+def waiting(db: Database, settings: Settings, *people: dict[str, Any]) -> None:
+    """A delivered order for each of them, planned, and looked at by the dispatcher."""
+    files = files_of(SCRIPT, calls=CALLS)
+    files[releases.CATALOGUE] = '{"surveys": {"csat": {"scale": "1-5"}}}'
+    releases.publish(db, settings, files, NOW - HOUR)
+    people = people or (customer(1, call_consent="yes"),)
+    orders = [order(n, who["customer_id"], NOW, delivered_at=NOW) for n, who in enumerate(people)]
+    feed(db, settings, NOW, customers=people, orders=orders)
+    planner.plan(db, settings, NOW)
+    dispatcher.dispatch(db, settings, NOW)
+
+
+def the_message(db: Database) -> Any:
+    (message,) = rows_of(db, Message)
+    return message
+
+
+def opened(db: Database, settings: Settings, now: datetime = NOW) -> tasks.Opened:
+    found = tasks.open_next(db, settings, now)
+    assert found is not None
+    return found
+
+
+def test_a_call_waits_for_a_person_and_nothing_is_sent(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+
+    (task,) = tasks.listed(db, settings)
+    message = the_message(db)
+
+    assert (task.status, task.customer, task.name, task.channel, task.calls) == ("waiting", "c1", "Ana", "call", 0)
+    assert (task.due_at, task.best_before) == (NOW, NOW + 2 * 24 * HOUR)
+    assert (message.status, message.blocked_by, message.claim) == (Status.PLANNED, Reason.PERSON, None)
+    assert not list(settings.workspace.glob("outbox/*"))
+
+
+def test_opening_shows_whom_to_call_and_what_to_say(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+
+    task = opened(db, settings)
+
+    assert (task.address, task.script, task.survey) == ("+525541000001", "Buenos días, Ana.", "csat")
+    assert task.task.status == "open"
+    assert the_message(db).status == Status.SENDING
+    assert [row.text for row in rows_of(db, MessageContent)] == ["Buenos días, Ana."]
+    assert tasks.open_next(db, settings, NOW) is None
+
+
+def test_somebody_reached_is_sent_with_the_score_and_the_notes_kept(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    task = opened(db, settings).task
+
+    said = tasks.done(db, settings, task.id, Result.REACHED, NOW + HOUR, score=4, notes="muy amable")
+
+    message = the_message(db)
+    assert (message.status, message.provider_id, message.claim) == (Status.SENT, f"task:{task.id}", None)
+    assert [(row.kind, row.detail) for row in rows_of(db, MessageEvent)] == [
+        ("reached", {"outcome": "reached", "notes": "muy amable", "channel": "call"}),
+        ("answered", {"survey": "csat", "score": 4, "channel": "call"}),
+    ]
+    assert said == "recorded as reached"
+    assert tasks.listed(db, settings) == []
+
+
+def test_nobody_answering_three_times_ends_it(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    now = NOW
+    for call in range(3):
+        dispatcher.dispatch(db, settings, now)
+        task = opened(db, settings, now).task
+        assert task.calls == call
+        tasks.done(db, settings, task.id, Result.NO_ANSWER, now)
+        if call < 2:
+            message = the_message(db)
+            assert (message.status, message.ready_at) == (Status.PLANNED, now + tasks.WAITS[call])
+            assert (message.contact_id, rows_of(db, MessageContent)) == (None, [])
+            dispatcher.dispatch(db, settings, message.ready_at - timedelta(seconds=1))
+            assert tasks.listed(db, settings) == []
+            now = message.ready_at
+
+    message = the_message(db)
+    assert (message.status, message.reason) == (Status.FAILED, Reason.GAVE_UP)
+    assert [row.detail["outcome"] for row in rows_of(db, MessageEvent)] == ["no_answer"] * 3
+
+
+def test_a_call_back_comes_again_at_the_time_agreed_even_after_its_expiry(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    at = NOW + timedelta(days=5)
+    tasks.done(db, settings, opened(db, settings).task.id, Result.CALL_BACK, NOW, call_at=at)
+
+    dispatcher.dispatch(db, settings, at - HOUR)
+    assert tasks.listed(db, settings) == []
+    dispatcher.dispatch(db, settings, at)
+
+    assert opened(db, settings, at).task.best_before == at + timedelta(days=1)
+
+
+def test_a_wrong_number_goes_on_to_the_next_channel_and_is_never_called_again(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    tasks.done(db, settings, opened(db, settings).task.id, Result.WRONG_NUMBER, NOW)
+
+    counts = dispatcher.dispatch(db, settings, NOW)
+
+    assert (counts.sent, the_message(db).channel) == (1, "sms")
+    assert [(row.scope, row.channel) for row in rows_of(db, Suppression)] == [("address", "call")]
+
+
+def test_a_wrong_number_without_another_channel_has_failed(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    with store.write(db) as connection:
+        connection.execute(update(table(Message)).values(refused="sms"))
+    tasks.done(db, settings, opened(db, settings).task.id, Result.WRONG_NUMBER, NOW)
+
+    assert (the_message(db).status, the_message(db).reason) == (Status.FAILED, Reason.REFUSED)
+
+
+def test_who_wants_no_calls_is_opted_out(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    tasks.done(db, settings, opened(db, settings).task.id, Result.DO_NOT_CALL, NOW)
+
+    assert the_message(db).status == Status.SENT
+    assert [(row.scope, row.channel) for row in rows_of(db, Suppression)] == [("contact", "call")]
+    assert [row.status for row in rows_of(db, Consent, by="recipient")] == ["revoked"]
+    assert {row.kind for row in rows_of(db, MessageEvent)} == {"opted_out", "reached"}
+
+
+def test_a_task_that_was_not_done_goes_back_to_the_list_uncounted(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    tasks.done(db, settings, opened(db, settings).task.id, Result.NOT_CALLED, NOW)
+    dispatcher.dispatch(db, settings, NOW)
+
+    (task,) = tasks.listed(db, settings)
+    assert (task.status, task.calls, rows_of(db, MessageEvent)) == ("waiting", 0, [])
+
+
+def test_an_opt_out_before_it_is_opened_ends_the_task(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    phone = next(row for row in rows_of(db, Contact) if row.kind == "phone")
+    entry = {"address_hash": phone.address_hash, "kind": "phone", "scope": "contact", "channel": "sms"}
+    with store.write(db) as connection:
+        connection.execute(insert(table(Suppression)).values(**entry, source="", at=NOW))
+
+    assert tasks.open_next(db, settings, NOW) is None
+    assert (the_message(db).status, the_message(db).reason) == (Status.SKIPPED, Reason.SUPPRESSED)
+
+
+def test_a_task_opened_outside_sending_hours_waits_for_them_and_comes_back(db: Database, settings: Settings) -> None:
+    night = replace(settings, sending_hours={"default": WeekHours(((9 * 60, 20 * 60),) * 7)})
+    waiting(db, night)
+    late = NOW + 12 * HOUR  # 3:00 the next day, in UTC; 21:00 in Mexico City
+
+    assert tasks.open_next(db, night, late) is None
+    message = the_message(db)
+    assert (message.blocked_by, message.ready_at) == (Reason.HOURS, NOW + 24 * HOUR)
+    dispatcher.dispatch(db, night, message.ready_at)
+    assert opened(db, night, message.ready_at).task.customer == "c1"
+
+
+def test_a_task_of_a_paused_campaign_cannot_be_opened_and_is_there_again_afterwards(
+    db: Database, settings: Settings
+) -> None:
+    waiting(db, settings)
+    with store.write(db) as connection:
+        connection.execute(update(table(CampaignState)).values(paused_at=NOW))
+    assert tasks.open_next(db, settings, NOW) is None
+
+    with store.write(db) as connection:
+        connection.execute(update(table(CampaignState)).values(paused_at=None))
+    assert opened(db, settings).task.customer == "c1"
+
+
+def test_a_task_that_nobody_takes_expires(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+
+    counts = dispatcher.dispatch(db, settings, NOW + 48 * HOUR)
+
+    message = the_message(db)
+    assert counts.expired == 1
+    assert (message.status, message.reason, message.blocked_by) == (Status.EXPIRED, Reason.EXPIRED, Reason.PERSON)
+
+
+def test_an_opened_task_nobody_speaks_of_is_in_doubt_and_can_still_be_settled(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    task = opened(db, settings).task
+
+    dispatcher.dispatch(db, settings, NOW + tasks.LEASE + HOUR)
+    assert [one.status for one in tasks.listed(db, settings)] == ["unknown"]
+    tasks.done(db, settings, task.id, Result.REACHED, NOW + 6 * HOUR)
+
+    assert the_message(db).status == Status.SENT
+
+
+def test_two_people_never_open_the_same_task(db: Database, settings: Settings) -> None:
+    waiting(db, settings, *(customer(n, call_consent="yes") for n in (1, 2)))
+
+    first, second = opened(db, settings), opened(db, settings)
+
+    assert {first.task.customer, second.task.customer} == {"c1", "c2"}
+    assert tasks.open_next(db, settings, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"result": Result.REACHED, "score": 9}, "the score 9 is not on the scale of csat: from 1 to 5"),
+        ({"result": Result.NO_ANSWER, "score": 4}, "a score is taken only of somebody reached"),
+        ({"result": Result.CALL_BACK}, "call_back takes the time agreed"),
+        ({"result": Result.CALL_BACK, "call_at": NOW - HOUR}, "the time to call back has passed"),
+        ({"result": Result.REACHED, "call_at": NOW + HOUR}, "call_back takes the time agreed"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(
+    db: Database, settings: Settings, given: dict[str, Any], message: str
+) -> None:
+    waiting(db, settings)
+    task = opened(db, settings).task
+    before = the_message(db)
+
+    with pytest.raises(OutreachError, match=message):
+        tasks.done(db, settings, task.id, now=NOW, **given)
+
+    assert the_message(db) == before
+
+
+def test_a_task_must_exist_and_be_open(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    (task,) = tasks.listed(db, settings)
+
+    with pytest.raises(OutreachError, match="is not open"):
+        tasks.done(db, settings, task.id, Result.REACHED, NOW)
+    with pytest.raises(NotFound, match="there is no task"):
+        tasks.done(db, settings, "f" * 32, Result.REACHED, NOW)
+    assert tasks.full_id(db, task.id[:10].upper()) == task.id
+    with pytest.raises(NotFound, match="there is no one task"):
+        tasks.full_id(db, "zz")

@@ -174,36 +174,17 @@ def _folded(text: str, start: int) -> str:
 
 def _encoded(text: str, start: int) -> str:
     """
-    RFC 2047 encoded words, each of whole characters (section 5) and in the shorter of the two encodings.
+    RFC 2047: one word that people can read where it is enough, else base64 in words of whole characters (section 5).
 
     Readers drop the white space between encoded words, so folding costs nothing.
     """
     data = text.encode()
-    quoted = "".join([_QUOTED[byte] for byte in data])
     longest = LINE - len("=?utf-8?q??=") - start
-    if len(quoted) <= longest:
-        return f"=?utf-8?q?{quoted}?="
-    if len(quoted) <= 4 * -(-len(data) // 3):
-        return _in_words("q", _quoted_words(text, longest))
-    return _in_words("b", _base64_words(data, longest))
-
-
-def _in_words(encoding: str, texts: list[str]) -> str:
-    return _FOLD.join([f"=?utf-8?{encoding}?{text}?=" for text in texts])
-
-
-def _quoted_words(text: str, longest: int) -> list[str]:
-    words: list[str] = []
-    current: list[str] = []
-    width = 0
-    for character in text:
-        piece = "".join([_QUOTED[byte] for byte in character.encode()])
-        if width + len(piece) > longest:
-            words.append("".join(current))
-            current, width, longest = [], 0, _LATER_WORDS
-        current.append(piece)
-        width += len(piece)
-    return [*words, "".join(current)]
+    if len(data) <= longest:
+        quoted = "".join([_QUOTED[byte] for byte in data])
+        if len(quoted) <= longest:
+            return f"=?utf-8?q?{quoted}?="
+    return _FOLD.join([f"=?utf-8?b?{word}?=" for word in _base64_words(data, longest)])
 
 
 def _base64_words(data: bytes, longest: int) -> list[str]:

@@ -96,7 +96,9 @@ business:
 database: sqlite:///outreach.db       # or postgresql://user@host/name
 public_url: http://localhost:8080     # what links in messages point to
 
-# How messages leave. `outbox` writes them into the folder outbox/ instead of sending them.
+# How messages leave. `outbox` writes them into the folder outbox/ instead of sending them. What really sends:
+# smtp or sendgrid (email), twilio (sms, whatsapp, messenger), staff (call, visit: tasks for a person).
+# `outreach doctor` says what they still need.
 channels:
   email: {{provider: outbox, from: {sender}}}
   sms: {{provider: outbox, from: "+10000000000"}}
@@ -115,6 +117,8 @@ caps:
   - {{purpose: marketing, messages: 1, per: 1 day}}
   - {{purpose: marketing, messages: 3, per: 7 days}}
   - {{purpose: service, messages: 3, per: 1 day}}
+
+# Who is told when something is wrong: alerts: {{email: you@shop.example, webhook: https://…}}
 
 # The share of customers who never get marketing, so that the reports can say what marketing changed.
 holdout: 0%

@@ -152,10 +152,13 @@ def _item(loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mappin
         occasion_at=row.occasion_at,
         due_at=row.due_at,
         expires_at=row.expires_at,
-        refused=frozenset(row.refused.split()),
+        refused=frozenset(row.refused.split()) if row.refused else _NONE,
         message_id=row.id,
         arm=row.arm,
     )
+
+
+_NONE = frozenset[str]()
 
 
 # --- the look --------------------------------------------------------------------------------------
@@ -184,14 +187,14 @@ class _Look:
         known: list[Going] = []
         for row, item in zip(rows, items, strict=True):
             if isinstance(item, Item):
-                known.append(Going(row, item))
+                known.append(Going(row, item, facts.rules(item)))
             else:
                 stay.append((row, End(Status.CANCELLED, item)))
         may_go: list[tuple[Going, Facts, Send]] = []
         items_known = [one.item for one in known]
         fetched = facts.fetch(self.connection, self.settings, items_known, self.chunk.now) if known else []
         for one, found in zip(known, fetched, strict=True):
-            verdict = gates.decide(found, facts.rules(one.item), self.settings, self.chunk.now)
+            verdict = gates.decide(found, one.rules, self.settings, self.chunk.now)
             if isinstance(verdict, Send):
                 may_go.append((one, found, verdict))
             else:
@@ -235,7 +238,7 @@ class _Look:
         if own or paused:
             sent = {**found.sent, **{contact: (*self.here[contact], *found.sent.get(contact, ())) for contact in own}}
             told = replace(found, sent=sent, paused=found.paused or paused)
-            verdict = gates.decide(told, facts.rules(one.item), self.settings, self.chunk.now)
+            verdict = gates.decide(told, one.rules, self.settings, self.chunk.now)
         if isinstance(verdict, Send):
             if verdict.contact_id not in self.held:  # the customer's address changed this moment
                 return Defer(self.chunk.now, Reason.RETRY)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from outreach import arms, facts, gates, store, timing
+from outreach import arms, gates, store, timing
 from outreach.channels import Outgoing
 from outreach.dispatcher.parts import Chunk, Going, Ready
 from outreach.facts import Item
@@ -41,7 +42,6 @@ def fill(
         survey=item.step.survey or "",
         link=link_maker(db, settings, row.public_id),
     )
-    rules = facts.rules(item)
     outgoing = Outgoing(
         public_id=row.public_id,
         channel=verdict.channel,
@@ -51,13 +51,18 @@ def fill(
         purpose=item.step.purpose,
         unsubscribe_url=next((link_url(settings, x.token) for x in content.links if x.kind == "unsubscribe"), ""),
         at=chunk.now,
-        day=row.due_at.astimezone(ZoneInfo(settings.business.timezone)).date(),
-        valid_until=gates.valid_until(verdict.channel, found, rules, settings, chunk.now),
+        day=_day(row.due_at, settings.business.timezone),
+        valid_until=gates.valid_until(verdict.channel, found, one.rules, settings, chunk.now),
         conversation=conversation,
     )
     return Ready(
-        one, outgoing, verdict.contact_id, frozenset(rules.channels) & found.contacts.keys() - {verdict.channel}
+        one, outgoing, verdict.contact_id, frozenset(one.rules.channels) & found.contacts.keys() - {verdict.channel}
     )
+
+
+@lru_cache(maxsize=4096)
+def _day(at: datetime, timezone: str) -> date:
+    return at.astimezone(ZoneInfo(timezone)).date()
 
 
 def sender_of(settings: Settings, channel: str, contact_id: int) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, update
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.channels import Outgoing
 from outreach.facts import Item
-from outreach.gates import Verdict
+from outreach.gates import Rules, Verdict
 from outreach.models import CampaignState, Message, table
 from outreach.releases import Loaded
 from outreach.values import Duration
@@ -66,15 +66,16 @@ def counts_of(tally: Tally) -> DispatchCounts:
     return DispatchCounts(**totals, by_reason={r: n for r, n in sorted(reasons.items()) if r})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, like all that is made for every message: see gates.Facts
 class Going:
     """A claimed message that the release still has."""
 
     row: Any
     item: Item
+    rules: Rules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """A message committed as `sending`."""
 

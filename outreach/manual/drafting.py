@@ -410,7 +410,7 @@ def filled(
     contact = found.contacts.get(channel)
     to = Send(channel, contact.contact_id if contact else 0, contact.address if contact else "")
     chunk = Chunk(loaded, "", now, now)
-    going = Going(_Row(public_id, item.due_at), item)
+    going = Going(_Row(public_id, item.due_at), item, facts.rules(item))
     sender = sender_of(loaded.settings, channel, to.contact_id)
     return fill(db, chunk, going, found, to, context, sender=sender, conversation=False).outgoing
 

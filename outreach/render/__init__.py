@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: links and contents are made for every message, and freezing costs threefold
 class Link:
     """A short id used in a message, to be stored with it."""
 
@@ -55,7 +55,7 @@ class Link:
     target: str = ""  # the address; the survey, or `survey:score`
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: see Link
 class Content:
     """A message ready to hand over."""
 
@@ -157,10 +157,10 @@ class Templates:
         country = (context.get("customer") or {}).get("country") or ""
         run = Run(self._reader(ready, locale or "", country), self._zone(zone), link)
         facts = {**GLOBALS, **context, "business": self._own, "links": Links(run, survey), RUN: run}
-        content = _content(ready, channel, facts)
+        content = _content(ready, channel, facts, run)
         if not (content.text or content.html or content.content_sid):
             raise TemplateError(f"{path}: the message is empty for these facts", template=path, line=1)
-        return replace(content, links=tuple(Link(token, *key) for key, (token, _) in run.links.items()))
+        return content
 
     def _reader(self, ready: _Ready, locale: str, country: str) -> str:
         return _reader_locale(ready.language, locale, country, self._business.locale, self._business.country or "")
@@ -320,8 +320,14 @@ class Templates:
         try:
             ready = self._compiled(path)
             run = Run(self._reader(ready, "", ""), self._zone(""), _sample_link)
-            facts = {**sample_facts(subjects, named), "business": self._own, "links": Links(run, "csat"), RUN: run}
-            content = _content(ready, channel, facts)
+            facts = {
+                **GLOBALS,
+                **sample_facts(subjects, named),
+                "business": self._own,
+                "links": Links(run, "csat"),
+                RUN: run,
+            }
+            content = _content(ready, channel, facts, run)
         except TemplateError as error:
             return [Problem(error.template or path, error.line, 1, "template-render", str(error).partition(": ")[2])]
         if content.segments <= max_segments:
@@ -398,26 +404,31 @@ def _template(environment: Sandbox, path: str) -> Template:
         raise TemplateError(f"{path}: is nested too deeply", template=path, line=1) from None
 
 
-def _content(ready: _Ready, channel: str, facts: dict[str, Any]) -> Content:
+def _content(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Content:
     if channel == "email":
-        return _email(ready, facts)
+        return _email(ready, facts, run)
     text = tidy(_filled(ready.body, facts))
     if channel == "sms":
         count, encoding = sms_segments(text)
-        return Content(channel, text, segments=count, encoding=encoding)
+        return Content(channel, text, segments=count, encoding=encoding, links=_links(run))
     if channel != "whatsapp":
-        return Content(channel, text)
+        return Content(channel, text, links=_links(run))
     values = tuple((name, _one_line(_filled(value, facts))) for name, value in ready.variables)
     sid = _one_line(_filled(ready.entries["content_sid"], facts)) if "content_sid" in ready.entries else ""
-    return Content(channel, text, content_sid=sid, variables=values)
+    return Content(channel, text, content_sid=sid, variables=values, links=_links(run))
 
 
-def _email(ready: _Ready, facts: dict[str, Any]) -> Content:
+def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
     head = {k: _one_line(_filled(t, facts)) for k, t in ready.entries.items() if k in ("subject", "preheader")}
-    facts = {**facts, "email": {key: text for key, text in head.items() if text}}
+    facts["email"] = {key: text for key, text in head.items() if text}
     html = _filled(ready.body, facts).strip()
     text = tidy(_filled(ready.written_text, facts)) if ready.written_text else from_html(html)
-    return Content("email", text, head.get("subject", ""), html, head.get("preheader", ""))
+    return Content("email", text, head.get("subject", ""), html, head.get("preheader", ""), links=_links(run))
+
+
+def _links(run: Run) -> tuple[Link, ...]:
+    """Those that the message really holds."""
+    return tuple(Link(token, *key) for key, (token, _) in run.links.items())
 
 
 def _one_line(text: str) -> str:

@@ -120,10 +120,17 @@ def greeting(context: Context, value: Any) -> str:
     """
     word = _GREETINGS.get(context.parent[RUN].locale[:2], "Hi")
     name = value.get("first_name") if isinstance(value, Mapping) else value
-    name = "" if name is None or isinstance(name, Undefined) else " ".join(CONTROLS.sub(" ", str(name)).split())
+    name = "" if name is None or isinstance(name, Undefined) else _as_called(str(name))
+    return f"{word}, {name}" if name else word
+
+
+@lru_cache(maxsize=4096)
+def _as_called(name: str) -> str:
+    """The name on one line, or nothing where nobody can be called so."""
+    name = " ".join(CONTROLS.sub(" ", name).split())
     if not any(unicodedata.category(character)[0] in "LNS" for character in name) or len(name) > LONGEST_NAME:
-        return word
-    return f"{word}, {name}"
+        return ""
+    return name
 
 
 @pass_context

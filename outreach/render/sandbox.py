@@ -2,14 +2,14 @@
 The Jinja2 environment that templates run in: nothing of Python is in reach, and every template ends.
 
 What a template may touch is listed, not what it may not: the attributes in `_ATTRIBUTES`, the filters it is
-given. Loops, calls, printed text and every string made are counted, so that no template takes over the
+given. Loops, calls and every text made are counted, so that no template takes over the
 machine. A documented name that a record lacks is false in `{% if %}` and an error when it is printed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
@@ -46,7 +46,6 @@ class Run:
     link: Callable[[str, str], tuple[str, str]]
     links: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)  # (kind, target) → (token, url)
     steps: int = MOST_STEPS
-    size: int = 2 * LARGEST_TEXT
 
     def step(self) -> None:
         self.steps -= 1
@@ -148,8 +147,7 @@ _NOT_PRINTED = {
 _PRINTED = (str, int, float, Decimal)
 
 
-@pass_context
-def _printable(context: Context, value: Any) -> Any:
+def _printable(value: Any) -> Any:
     """What `{{ … }}` lets through; control characters and text-direction overrides in values are dropped."""
     kind = type(value)
     if kind is not str and kind is not Markup:
@@ -162,10 +160,6 @@ def _printable(context: Context, value: Any) -> Any:
         value = str(value)
     if not value.isprintable():
         value = kind(CONTROLS.sub("", value.replace("\r\n", "\n")))
-    run: Run = context.parent[RUN]
-    run.size -= len(value)
-    if run.size < 0:
-        raise TemplateRuntimeError(TOO_LARGE)
     return value
 
 
@@ -251,6 +245,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.filters = {**filters, COUNTED: _counted}
         self.globals = GLOBALS
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:  # noqa: ARG002
+        """The same few for every template: Jinja2 would chain and copy them for each rendering."""
+        return self.globals
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)

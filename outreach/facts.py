@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, Table, and_, bindparam, func, or_, select, type_coerce
 
+from outreach import arms
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.gates import ContactFacts, Facts, Rules
 from outreach.models import (
@@ -89,12 +90,18 @@ def rules(item: Item) -> Rules:
 
 
 def fetch(
-    connection: Connection, settings: Settings, items: Sequence[Item], now: datetime, *, judging: bool = False
+    connection: Connection,
+    settings: Settings,
+    items: Sequence[Item],
+    now: datetime,
+    *,
+    judging: bool = False,
+    secret: bytes = b"",
 ) -> list[Facts]:
     """
     The facts of each item, in the items' order, as of `now`.
 
-    With `judging`, only what the enrolment is judged by: no words, no caps. What no purpose among
+    Who is in the global holdout is told by the installation's `secret`. With `judging`, only what the enrolment is judged by: no words, no caps. What no purpose among
     the items asks for (consents, open cases) is not looked up.
     """
     purposes = {item.step.purpose for item in items}
@@ -130,6 +137,7 @@ def fetch(
                 email_id=person.email_id,
                 phone_id=person.phone_id,
                 messenger_id=person.messenger_id,
+                held_globally=bool(secret) and arms.is_held_globally(secret, settings.holdout, person.external_id),
             )
         )
     return found

@@ -58,6 +58,7 @@ class Facts:
     email_id: int | None = None  # the customer's contacts on record, usable or not
     phone_id: int | None = None
     messenger_id: int | None = None
+    held_globally: bool = False  # in the global holdout
 
 
 @dataclass(slots=True)
@@ -193,6 +194,12 @@ def _comparable(address: str) -> str:
 def _open_case(q: _Question) -> End | None:
     if q.rules.purpose == "marketing" and q.facts.open_cases - {q.facts.own_case}:
         return End(Status.SKIPPED, Reason.CASE_OPEN)
+    return None
+
+
+def _global_holdout(q: _Question) -> End | None:
+    if q.rules.purpose == "marketing" and q.facts.held_globally:
+        return End(Status.SKIPPED, Reason.GLOBAL_HOLDOUT)
     return None
 
 
@@ -334,6 +341,12 @@ GATES = (
         (Reason.CASE_OPEN,),
         _open_case,
         at_enrolment=True,
+    ),
+    Gate(
+        "global_holdout",
+        "Marketing only: is the customer outside the holdout over all marketing?",
+        (Reason.GLOBAL_HOLDOUT,),
+        _global_holdout,
     ),
     Gate(
         "unless",

@@ -580,7 +580,6 @@ class Rate(SQLModel, table=True):
     __tablename__ = "rates"
     name: str = Field(primary_key=True)  # `CHANNEL SENDER`, or the provider's name
     free_at: datetime | None = Field(default=None, sa_type=UtcTime)  # when all it was given is paid off
-    tail_at: datetime | None = Field(default=None, sa_type=UtcTime)  # where the last one that must wait was put
     slow_until: datetime | None = Field(default=None, sa_type=UtcTime)  # the provider said: too fast
     slowed: int = 0  # times in a row
 

@@ -42,7 +42,7 @@ PROVIDERS: dict[str, tuple[str, ...]] = {
     "call": ("staff", "outbox"),
     "visit": ("staff", "outbox"),
 }
-_OURS = ("outbox", "smtp", "sendgrid", "twilio", "staff")
+_OURS = tuple(dict.fromkeys(provider for allowed in PROVIDERS.values() for provider in allowed))
 PLUG_INS = "outreach.channels"  # the group of entry points of other packages' providers; these take every key
 # Which providers take a key of a channel; those not named here are taken by all.
 PROVIDER_KEYS: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ PROVIDER_KEYS: dict[str, tuple[str, ...]] = {
     "sandbox": ("sendgrid",),
     "batch": ("sendgrid",),
     "messaging_service": ("twilio",),
-    "parallel": ("twilio",),
+    "parallel": ("sendgrid", "twilio"),
     "timeout": ("smtp", "sendgrid", "twilio"),
 }
 NEEDED_KEYS: dict[str, tuple[str, ...]] = {"smtp": ("host",)}
@@ -275,8 +275,14 @@ CHANNEL = Record(
         Key("sandbox", YES_NO, "sendgrid: everything is checked and nothing sent.", "no"),
         Key("batch", whole(1, 1000), "sendgrid: how many messages one request may carry.", "1"),
         Key("messaging_service", text("an id such as MG0123…", 34), "twilio: sends in place of `from`."),
-        Key("parallel", whole(1, 50), "twilio: how many requests are made at once.", "8"),
-        Key("timeout", LENGTH, "smtp, sendgrid, twilio: how long an answer is waited for.", "20 seconds"),
+        Key("parallel", whole(1, 50), "sendgrid, twilio: how many requests are made at once.", "8"),
+        Key(
+            "timeout",
+            LENGTH,
+            "smtp, sendgrid, twilio: how long an answer is waited for; smtp: six times as long for the answer to a "
+            "whole message, up to 4 minutes.",
+            "20 seconds",
+        ),
     ),
     '{provider: outbox, from: "My Shop <hola@shop.example>"}',
 )
@@ -430,8 +436,8 @@ SETTINGS = Record(
             "limits",
             Record(
                 (
-                    Key("bounces", SHARE, "Refused and bounced addresses, of messages sent in 24 hours.", "5%"),
-                    Key("complaints", SHARE, "Complaints, of messages sent in 24 hours.", "0.3%"),
+                    Key("bounces", SHARE, "Refused and bounced addresses, of messages sent in 7 days.", "5%"),
+                    Key("complaints", SHARE, "Complaints, of messages sent in 7 days.", "0.3%"),
                 ),
                 "{bounces: 5%, complaints: 0.3%}",
             ),

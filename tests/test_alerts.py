@@ -226,6 +226,68 @@ def test_messages_in_doubt_are_counted_from_the_oldest_on(db: Database, settings
     assert "en duda: 3." in rows_of(db, Alarm, name="unknown")[0].text
 
 
+def doubts(db: Database, count: int) -> None:
+    """Exactly so many messages in doubt."""
+    with store.write(db) as connection:
+        connection.execute(delete(table(Message)))
+        rows = [message(n, detail="", refused="", attempts=1, sent_at=NOW) for n in range(count)]
+        store.insert_many(connection, table(Message), rows)
+
+
+@pytest.mark.parametrize(
+    ("counts", "heard"),
+    [
+        ((1, 9, 10, 11), (1, 10)),  # tenfold
+        ((50, 149, 150, 249, 250), (50, 150, 250)),  # a hundred more
+        ((300, 2, 19, 20), (300, 20)),  # measured from the fewest since
+        ((1, 400, 400), (1, 400)),
+    ],
+)
+def test_doubts_that_have_become_many_more_are_told_again(
+    db: Database, settings: Settings, webhook: Webhook, counts: tuple[int, ...], heard: tuple[int, ...]
+) -> None:
+    for minute, count in enumerate(counts):
+        doubts(db, count)
+        watch(db, settings, NOW + minute * MINUTE)
+    doubts(db, 0)
+    watch(db, settings, NOW + HOUR / 6)
+
+    assert told(webhook) == [("unknown", False)] * len(heard) + [("unknown", True)]
+    assert [int(one["text"].partition("duda: ")[2].partition(".")[0]) for one in webhook.taken[:-1]] == list(heard)
+    assert {row.name for row in rows_of(db, Alarm)} == {".started"}
+
+
+def test_a_target_that_comes_back_hears_how_many_doubts_there_are_now(
+    db: Database, settings: Settings, webhook: Webhook
+) -> None:
+    doubts(db, 1)
+    watch(db, settings, NOW)
+    doubts(db, 0)
+    webhook.status = 503
+    watch(db, settings, NOW + MINUTE)
+    doubts(db, 2)
+    watch(db, settings, NOW + 2 * MINUTE)
+    doubts(db, 40)
+    watch(db, settings, NOW + 3 * MINUTE)
+    webhook.taken.clear()
+    webhook.status = 200
+    for minute in range(4, 10):
+        watch(db, settings, NOW + minute * MINUTE)
+
+    assert [(one["over"], "en duda: 40." in one["text"]) for one in webhook.taken] == [(False, True)]
+
+
+def test_an_e_mail_told_again_is_another_e_mail(db: Database, settings: Settings) -> None:
+    with FakeSmtp() as server:
+        used = by_smtp(settings, server.port, alerts={"email": OWNER})
+        for minute, count in enumerate((1, 10)):
+            doubts(db, count)
+            watch(db, used, NOW + minute * MINUTE)
+        ids = {message_from_bytes(one.content, policy=email_policy)["Message-ID"] for one in server.accepted}
+
+    assert len(ids) == 2
+
+
 def test_an_import_that_brings_nothing_for_long_is_told_only_where_there_are_sources(
     db: Database, settings: Settings, webhook: Webhook
 ) -> None:
@@ -278,6 +340,88 @@ def test_stages_that_no_longer_finish_are_noticed_while_the_watch_goes_on(
 
     assert told(webhook) == [("stopped", False), ("stopped", True)]
     assert webhook.taken[0]["since"] == NOW.isoformat()
+
+
+def minutes(db: Database, settings: Settings, first: int, last: int, *stages: str, step: int = 1) -> None:
+    """A look each minute, or every few, just after these stages have run."""
+    for minute in range(first, last + 1, step):
+        for stage in stages:
+            ticked(db, stage, NOW + minute * MINUTE)
+        alerts.watch(db, settings, NOW + minute * MINUTE)
+
+
+@pytest.mark.parametrize(("dead", "alive"), [("plan", "dispatch"), ("dispatch", "plan")])
+def test_one_stage_that_no_longer_finishes_is_told_though_the_other_does(
+    db: Database, settings: Settings, webhook: Webhook, dead: str, alive: str
+) -> None:
+    minutes(db, settings, 0, 0, dead, alive)
+    minutes(db, settings, 1, 15, alive)
+    patient = list(webhook.taken)
+    minutes(db, settings, 16, 40, alive)
+    alerts.watch(db, settings, NOW + 100 * MINUTE)  # a gap: nobody has seen that it works again
+    minutes(db, settings, 101, 140, alive)
+    lasting = [one for one in told(webhook) if one != ("stopped", True)]
+    minutes(db, settings, 141, 142, dead, alive)
+
+    assert patient == []
+    assert lasting == [(f"stopped:{dead}", False)]
+    assert told(webhook)[-1] == (f"stopped:{dead}", True)
+    assert webhook.taken[0]["since"] == NOW.isoformat()
+    assert webhook.taken[0]["text"].startswith(f"La etapa {dead} ya no termina: ")
+    assert webhook.taken[-1]["text"] == f"La etapa {dead} termina otra vez."
+
+
+def test_a_stage_on_a_slow_clock_is_given_its_time(db: Database, settings: Settings, webhook: Webhook) -> None:
+    hourly = replace(settings, clock={"plan": Duration(seconds=3600), "dispatch": Duration(seconds=60)})
+    minutes(db, hourly, 0, 0, "plan", "dispatch")
+
+    minutes(db, hourly, 10, 180, "dispatch", step=10)
+    patient = told(webhook)
+    minutes(db, hourly, 181, 182, "dispatch")
+
+    assert patient == []
+    assert told(webhook) == [("stopped:plan", False)]
+
+
+def test_a_stage_that_nobody_has_ever_run_here_is_not_missed(
+    db: Database, settings: Settings, webhook: Webhook
+) -> None:
+    minutes(db, settings, 0, 60, "plan")
+
+    assert webhook.taken == []
+
+
+def test_told_that_nothing_runs_nobody_is_told_otherwise_before_everything_runs_again(
+    db: Database, settings: Settings, webhook: Webhook
+) -> None:
+    minutes(db, settings, 0, 0, "plan")
+    minutes(db, settings, 1, 3, "plan", "dispatch")
+    minutes(db, settings, 4, 20)
+    both = list(webhook.taken)
+    minutes(db, settings, 21, 60, "plan")
+    half = told(webhook)
+    [row] = rows_of(db, Alarm, name="stopped")
+    minutes(db, settings, 61, 62, "plan", "dispatch")
+
+    assert [(one["alarm"], one["text"]) for one in both] == [
+        ("stopped", "Nada se planea ni se envía: las etapas plan y dispatch ya no terminan.")
+    ]
+    assert half == [("stopped", False)]
+    assert row.text == "La etapa dispatch ya no termina: lo planeado no se envía."
+    assert told(webhook) == [("stopped", False), ("stopped", True)]
+    assert holding(db) == []
+
+
+def test_when_the_second_stage_stops_as_well_that_is_told_too(
+    db: Database, settings: Settings, webhook: Webhook
+) -> None:
+    minutes(db, settings, 0, 0, "plan", "dispatch")
+    minutes(db, settings, 1, 30, "dispatch")
+    minutes(db, settings, 31, 50)
+    minutes(db, settings, 51, 52, "dispatch")
+    minutes(db, settings, 53, 54, "plan", "dispatch")
+
+    assert told(webhook) == [("stopped:plan", False), ("stopped", False), ("stopped", True), ("stopped:plan", True)]
 
 
 def test_a_gap_in_which_nothing_ran_is_told_once_by_whoever_looks_next(
@@ -477,10 +621,10 @@ def test_without_an_e_mail_channel_the_reason_is_said(db: Database, settings: Se
 
 
 @pytest.mark.parametrize("locale", ["es-MX", "pt-BR", "en", "fr-FR"])
-@pytest.mark.parametrize("kind", sorted(words.TODO))
+@pytest.mark.parametrize("kind", [*sorted(words.TODO), "stopped:plan", "stopped:dispatch"])
 def test_every_alarm_is_said_whole_in_every_language(locale: str, kind: str) -> None:
     business = Business("Luna", "America/Mexico_City", "MXN", locale)
-    name = f"{kind}:it"
+    name = kind if ":" in kind else f"{kind}:it"
 
     text = words.text(business, name, count=3, why="because")
     over = words.over(business, name, NOW, NOW + HOUR)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -800,3 +801,38 @@ def test_the_gates_and_facts_are_the_ones_that_explain_uses(shop: Shop) -> None:
         (found,) = facts.fetch(connection, shop.settings, [item], NOW)
 
     assert isinstance(gates.decide(found, facts.rules(item), shop.settings, NOW), gates.Send)
+
+
+def test_a_tick_that_takes_minutes_judges_each_chunk_by_its_own_minute(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.settings = replace(shop.settings, sending_hours={"default": WeekHours(((0, 9 * 60 + 2),) * 7)})  # in Mexico
+    passed = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: passed[0])
+
+    def slow(number: int, message: Outgoing) -> Receipt:
+        passed[0] += 70
+        return accepted(number, message)
+
+    answering(monkeypatch, slow)
+    for _ in range(4):
+        shop.message(shop.customer())
+
+    counts = shop.dispatch(chunk=1)  # from 9:00:00; closes at 9:02
+
+    assert (counts.sent, counts.by_reason) == (2, {"hours": 2})
+    assert [row.sent_at for row in shop.all_of(Message) if row.sent_at] == [NOW, NOW + timedelta(minutes=1)]
+
+
+def test_nobody_in_the_global_holdout_gets_marketing_by_whatever_step(shop: Shop) -> None:
+    marketing = replace(HELLO, id="offer", purpose="marketing")
+    shop.campaigns["greet"] = replace(GREET, steps=(HELLO, marketing))
+    shop.settings = replace(shop.settings, holdout=1.0)
+    customer = shop.customer(email="granted")
+    shop.message(customer)
+    offer = shop.message(customer, step="offer", purpose="marketing")
+
+    counts = shop.dispatch()
+
+    assert (counts.sent, counts.by_reason) == (1, {"global_holdout": 1})
+    assert shop.row(offer).status == Status.SKIPPED

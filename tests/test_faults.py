@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from outreach import dispatcher, planner, store
+from outreach.channels import smtp_connection
 from outreach.models import CampaignState, Message, MessageEvent, Suppression
 from outreach.settings import ChannelSettings, Settings
 from outreach.store import Database
@@ -26,6 +27,7 @@ from tests.shop import customer, feed, publish, rows_of, shop_settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "what-happens-when-a-provider-fails.md"
 PROVIDERS = ("smtp", "sendgrid", "twilio")
+NOT_PROMISED = "–"  # the page says why
 FAST = Limit(1_000_000, Duration(seconds=1))
 CAMPAIGN = """
     title: One
@@ -41,7 +43,7 @@ def documented() -> Iterator[tuple[str, Fault, str, str]]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if match := re.match(r"`(\w+)`:", cells[0]):
             for provider, cell in zip(PROVIDERS, cells[1:], strict=True):
-                if cell:
+                if cell not in ("", NOT_PROMISED):
                     at_once, _, in_the_end = cell.partition(" → ")
                     yield provider, Fault(match[1]), at_once, in_the_end
 
@@ -79,6 +81,11 @@ def rig(provider: str, folder: Path) -> Iterator[Rig]:
             secrets = {"TWILIO_ACCOUNT_SID": ACCOUNT_SID, "TWILIO_AUTH_TOKEN": AUTH_TOKEN}
             found = replace(settings, channels={"sms": made}, secrets=secrets)
             yield Rig(found, twilio.faults, lambda i: twilio.accepted_count(i))
+
+
+@pytest.fixture(autouse=True)
+def _no_longer_for_a_whole_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp_connection, "DOT_TIMEOUTS", 1)
 
 
 def planned(db: Database, settings: Settings, people: int = 1) -> None:
@@ -119,6 +126,26 @@ def test_a_fault_ends_as_documented_and_never_in_a_second_acceptance(
         assert (stands(first), str(last.status)) == (at_once, in_the_end)
         taken = fault in (Fault.BUSY_AFTER, Fault.DROP_AFTER, Fault.SLOW) or last.status == "sent"
         assert there.acceptances(first.public_id) == int(taken)
+    db.engine.dispose()
+
+
+def test_the_page_admits_that_a_mail_server_which_keeps_what_it_says_it_did_not_take_gets_it_twice(
+    new_database: Callable[[str], str], tmp_path: Path
+) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("| `busy_after`")]
+    db = store.open_database(new_database("sqlite"), secret=SECRET)
+    with rig("smtp", tmp_path) as there:
+        planned(db, there.settings)
+        there.faults.add(Fault.BUSY_AFTER)
+
+        dispatcher.dispatch(db, there.settings, NOW)
+        later_ticks(db, there.settings)
+        (message,) = rows_of(db, Message)
+
+        assert there.acceptances(message.public_id) == 2
+        assert row.split("|")[2].strip() == NOT_PROMISED
+        assert re.search(r"^- \*\*The dash:\*\* .*451.* may arrive twice", page, re.MULTILINE)
     db.engine.dispose()
 
 

@@ -190,6 +190,7 @@ REACHED: dict[Reason, Callable[[], Verdict]] = {
     Reason.UNREACHABLE: lambda: ask(channels=("messenger", "visit")),
     Reason.ONLY_TO: lambda: ask(using=replace(SETTINGS, only_to=("eva@example.com",))),
     Reason.CASE_OPEN: lambda: ask(facts(**CASE)),
+    Reason.GLOBAL_HOLDOUT: lambda: ask(facts(held_globally=True)),
     Reason.UNLESS: lambda: ask(facts(true_words=frozenset({"ordered"})), unless=("replied", "ordered")),
     Reason.STOPPED: lambda: ask(facts(true_words=frozenset({"refunded"})), stop_when=("refunded",)),
     Reason.EXPIRED: lambda: ask(expires_at=NOW),
@@ -219,7 +220,8 @@ def test_no_reason_belongs_to_two_gates_and_each_gate_explains_itself() -> None:
 
 
 def test_gates_are_asked_in_the_order_of_the_design() -> None:
-    order = "withdrawn suppression consent reachability only_to open_case unless stop_when expiry hours caps paused"
+    order = "withdrawn suppression consent reachability only_to open_case global_holdout unless stop_when"
+    order += " expiry hours caps paused"
     assert [gate.name for gate in gates.GATES] == order.split()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlmodel import SQLModel
 
 from outreach import arms, campaigns, dispatcher, manual, planner, releases, store
@@ -650,6 +650,26 @@ def test_what_another_process_is_sending_just_now_is_not_lost_from_the_count(qui
         connection.execute(update(table(Message)).values(status=Status.SENDING))
 
     assert manual.became(quick.db, number).ended == (manual.Ended("deferred", "", 2, NOW, ""),)
+
+
+def test_what_was_sent_after_it_had_waited_is_counted_with_what_was_sent_at_once(shop: Shop) -> None:
+    number = shop.send(to=["c1", "c2"]).id
+    c = table(Message).c
+    first = select(func.min(c.id)).scalar_subquery()
+    with store.write(shop.db) as connection:
+        connection.execute(update(table(Message)).where(c.id == first).values(blocked_by="rate"))
+
+    assert manual.became(shop.db, number).ended == (manual.Ended("sent", "", 2),)
+
+    with store.write(shop.db) as connection:
+        connection.execute(update(table(Message)).values(status=Status.UNKNOWN))
+    assert [(one.kind, one.reason, one.count) for one in manual.became(shop.db, number).ended] == [("unknown", "", 2)]
+
+    with store.write(shop.db) as connection:
+        connection.execute(update(table(Message)).values(status=Status.PLANNED, blocked_by="rate"))
+    assert [(one.kind, one.reason, one.count) for one in manual.became(shop.db, number).ended] == [
+        ("deferred", "rate", 2)
+    ]
 
 
 def test_a_time_that_the_database_is_past_is_refused(quick: Shop) -> None:

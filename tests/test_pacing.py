@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from outreach import dispatcher, planner, store
 from outreach.channels import Blame, Outcome, Outgoing, Receipt, Silent
-from outreach.dispatcher import handing, recording, watching
+from outreach.dispatcher import handing, recording, tick, watching
+from outreach.errors import DatabaseError
 from outreach.models import (
     CampaignState,
     Consent,
@@ -114,6 +115,43 @@ def test_what_must_wait_is_looked_at_again_when_its_turn_comes_and_not_before(
     assert waiting == [NOW + n * timedelta(minutes=1) for n in (1, 2, 3)]
     assert dispatcher.dispatch(db, settings, NOW + 59 * SECOND).claimed == 0
     assert dispatcher.dispatch(db, settings, NOW + 60 * SECOND).as_json()["sent"] == 1
+
+
+def test_what_is_urgent_neither_waits_behind_what_is_not_nor_expires_for_its_sake(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = sms(shop_settings(tmp_path), "+1", rate=per(6, seconds=60))
+    provider = answering(monkeypatch)
+    planned(db, settings, 200)
+    dispatcher.dispatch(db, settings, NOW)  # the other 199 are spread over half an hour
+    with store.write(db) as connection:
+        urgent = [row.id for row in rows_of(db, Message, status=Status.PLANNED)][:8]
+        soon = {"ready_at": NOW, "priority": 900, "expires_at": NOW + timedelta(minutes=5)}
+        connection.execute(update(table(Message)).where(table(Message).c.id.in_(urgent)).values(soon))
+
+    for seconds in range(0, 100, 5):
+        dispatcher.dispatch(db, settings, NOW + seconds * SECOND)
+
+    assert {rows_of(db, Message, id=number)[0].status for number in urgent} == {Status.SENT}
+    assert len(provider.got) == 10
+
+
+def test_what_cannot_leave_in_time_at_its_sender_s_rate_ends_at_its_expiry_and_not_before(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = sms(shop_settings(tmp_path), "+1", rate=per(1, seconds=3600))
+    answering(monkeypatch)
+    planned(db, settings, 100)
+    now = NOW
+    while waiting := rows_of(db, Message, status=Status.PLANNED):
+        assert now < NOW + timedelta(days=4)
+        now = max(now + SECOND, min(row.ready_at for row in waiting))
+        dispatcher.dispatch(db, settings, now)
+
+    ended = rows_of(db, Message, status=Status.EXPIRED)
+    assert (len(rows_of(db, Message, status=Status.SENT)), len(ended)) == (72, 28)
+    assert {(row.reason, row.blocked_by) for row in ended} == {(Reason.EXPIRED, Reason.RATE)}
+    assert now >= NOW + timedelta(days=3)
 
 
 def test_a_daily_quota_is_never_exceeded_by_more_than_one(
@@ -335,6 +373,20 @@ def test_a_refused_text_ends_the_message_and_blames_nobody(
     assert (rows_of(db, Suppression), rows_of(db, MessageEvent)) == ([], [])
 
 
+def test_a_campaign_whose_every_text_is_refused_is_paused_before_all_of_it_has_failed(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_settings(tmp_path)
+    answering(monkeypatch, refusing(Blame.MESSAGE, "21617"))
+    planned(db, settings, 250)
+
+    dispatcher.dispatch(db, settings, NOW)
+
+    (state,) = rows_of(db, CampaignState)
+    assert state.paused_reason == "5 texts and more were refused, and none was taken: no"
+    assert len(rows_of(db, Message, status=Status.FAILED)) == dispatcher.CHUNK
+
+
 def test_what_is_refused_for_now_is_given_up_after_eight_attempts(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +401,27 @@ def test_what_is_refused_for_now_is_given_up_after_eight_attempts(
     assert (row.status, row.reason, row.detail) == (Status.FAILED, Reason.GAVE_UP, "451 4.3.0")
     assert len(provider.got) == recording.MOST_ATTEMPTS
     assert now < NOW + timedelta(days=3)
+
+
+def test_a_database_that_is_away_for_a_moment_loses_no_receipt(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = sms(shop_settings(tmp_path), "+1")
+    provider = answering(monkeypatch)
+    planned(db, settings, 3)
+    monkeypatch.setattr(tick, "RECORD_AGAIN", (0, 0))
+    record, away = recording.record, iter([True, True])
+
+    def away_at_first(*arguments: Any) -> None:
+        record(*arguments)
+        if next(away, False):
+            raise DatabaseError("the database cannot be used: it restarts")
+
+    monkeypatch.setattr(recording, "record", away_at_first)
+
+    counts = dispatcher.dispatch(db, settings, NOW)
+
+    assert (counts.claimed, counts.sent, counts.unknown, len(provider.got)) == (3, 3, 0, 3)
 
 
 # --- campaigns that bounce -------------------------------------------------------------------------
@@ -389,6 +462,31 @@ def test_a_campaign_below_the_limit_or_with_few_messages_goes_on(
 
     assert len(rows_of(db, MessageEvent, kind="bounced")) >= watching.FEWEST["bounced"]
     assert [state.paused_at for state in rows_of(db, CampaignState)] == [None]
+
+
+def test_complaints_about_messages_of_another_day_are_measured_against_that_day_s(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_settings(tmp_path)
+    answering(monkeypatch)
+    planned(db, settings, 150)
+    dispatcher.dispatch(db, settings, NOW)
+    later = NOW + timedelta(days=2)
+    complain(db, 3, later)
+    dispatcher.dispatch(db, replace(settings, complaints=0.021), later)
+    assert [state.paused_at for state in rows_of(db, CampaignState)] == [None]
+
+    dispatcher.dispatch(db, replace(settings, complaints=0.019), later)
+    assert [state.paused_reason for state in rows_of(db, CampaignState)] == [
+        "3 of 150 messages complained (2.0%, over 1.9%)"
+    ]
+
+
+def complain(db: Database, how_many: int, at: datetime) -> None:
+    with store.write(db) as connection:
+        for row in rows_of(db, Message)[:how_many]:
+            event = {"event_id": f"complaint {row.id}", "message_id": row.id, "customer_id": row.customer_id}
+            connection.execute(insert(table(MessageEvent)).values(**event, kind="complained", at=at, detail={}))
 
 
 def test_after_a_person_resumed_it_only_new_bounces_count(

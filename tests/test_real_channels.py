@@ -51,7 +51,7 @@ APPROVED = (
     """---
 content_sid: HX0123456789abcdef0123456789abcdef
 variables:
-  1: "{{ customer.first_name | default('') }}"
+  1: "{{ customer.first_name | default('amiga') }}"
 ---
 """
     + TEXT

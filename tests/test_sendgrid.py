@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 from outreach import dispatcher, planner
 from outreach.channels import Blame, Channel, Finding, Outcome, Outgoing, Receipt, open_channel
 from outreach.channels import sendgrid as channel_module
+from outreach.channels.sendgrid import api
 from outreach.channels.sendgrid.answers import STATUSES, Answer, verdict_of
 from outreach.channels.sendgrid.events import read_events
 from outreach.channels.sendgrid.requests import body_of, prepare, read_sender, requests_of
@@ -36,7 +38,7 @@ from outreach.render import Content
 from outreach.settings import Business, ChannelSettings, Settings
 from outreach.store import open_database
 from outreach.testing import Fault
-from outreach.testing.sendgrid import FakeSendGrid
+from outreach.testing.sendgrid import FakeSendGrid, Recorded, Reply
 from outreach.values import Duration
 from tests import openapi, shop
 from tests.conftest import NOW, SECRET
@@ -279,7 +281,7 @@ def test_after_a_refusal_of_the_sender_nothing_more_is_drawn(fake: FakeSendGrid)
     fake.faults.add(None, Fault.NOT_ALLOWED)
     drawn: list[int] = []
 
-    receipts, error = _drawing(opened(fake, batch=2), emails(9), drawn)
+    receipts, error = _drawing(opened(fake, batch=2, parallel=1), emails(9), drawn)
 
     assert outcomes(receipts) == [Outcome.ACCEPTED] * 2 + [Outcome.LATER] * 2
     assert len(drawn) == 4
@@ -291,7 +293,7 @@ def test_what_waited_behind_a_refused_sender_is_to_be_tried_later(fake: FakeSend
     fake.faults.add(Fault.NOT_ALLOWED)
     messages = [with_text(number, "x" * 20_000) for number in range(3)]  # three requests
 
-    receipts, _ = _drawing(opened(fake, batch=3), messages, [])
+    receipts, _ = _drawing(opened(fake, batch=3, parallel=1), messages, [])
 
     assert [(one.public_id, one.outcome) for one in receipts] == [(m.public_id, Outcome.LATER) for m in messages]
     assert len(fake.requests) == 1
@@ -406,7 +408,7 @@ def test_an_error_about_the_sender_is_the_configuration_s(fake: FakeSendGrid) ->
 
 
 def test_a_key_that_sendgrid_does_not_know_stops_the_channel(fake: FakeSendGrid) -> None:
-    settings = replace(settings_of(fake), secrets={"SENDGRID_API_KEY": "SG.other"})
+    settings = replace(settings_of(fake, parallel=1), secrets={"SENDGRID_API_KEY": "SG.other"})
     receipts: list[Receipt] = []
 
     with pytest.raises(ChannelError) as raised:
@@ -547,7 +549,7 @@ def test_a_host_with_a_certificate_of_its_own_making_stops_the_channel(tmp_path:
     with answering(shake) as port:
         receipts: list[Receipt] = []
         with pytest.raises(ChannelError, match="certificate"):
-            collected(opened(f"https://127.0.0.1:{port}"), emails(2), receipts)
+            collected(opened(f"https://127.0.0.1:{port}", parallel=1), emails(2), receipts)
 
     assert outcomes(receipts) == [Outcome.LATER]
 
@@ -604,7 +606,7 @@ def test_nothing_is_logged_of_people_or_keys(fake: FakeSendGrid, caplog: pytest.
 
 def test_a_429_is_waited_out_and_nothing_more_is_drawn(fake: FakeSendGrid) -> None:
     fake.faults.add(None, Fault.TOO_MANY)
-    channel, messages = opened(fake, batch=2), iter(emails(9))
+    channel, messages = opened(fake, batch=2, parallel=1), iter(emails(9))
 
     receipts = list(channel.send(messages))
 
@@ -632,8 +634,7 @@ def test_until_the_pause_is_over_no_request_is_made(fake: FakeSendGrid) -> None:
 
 def test_when_the_last_request_of_a_window_is_used_up_the_others_wait_for_its_reset(fake: FakeSendGrid) -> None:
     fake.limit(2, time.time() + 120)
-
-    channel, messages = opened(fake), iter(emails(9))
+    channel, messages = opened(fake, parallel=1), iter(emails(9))
 
     receipts = list(channel.send(messages))
     (later,) = channel.send(messages)
@@ -664,14 +665,259 @@ def test_how_long_is_waited(headers: dict[str, str], wait: int) -> None:
 
 
 def test_what_was_drawn_too_long_ago_is_not_handed_over(fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    asleep = iter([0.0, 1.0, 3600.0])  # between the first request of what was drawn and the second
+    asleep = chain([0.0, 1.0], repeat(3600.0))  # between the first request of what was drawn and the second
     monkeypatch.setattr(channel_module, "_clocks", lambda: (next(asleep), 0.0))
     messages = [an_email(1), with_text(2, "x" * 20_000), with_text(3, "y" * 20_000)]
 
-    receipts = list(opened(fake, batch=3).send(messages))
+    receipts = {receipt.public_id: receipt.outcome for receipt in opened(fake, batch=3).send(messages)}
 
-    assert outcomes(receipts) == [Outcome.ACCEPTED, Outcome.LATER, Outcome.LATER]
+    assert [receipts[one.public_id] for one in messages] == [Outcome.ACCEPTED, Outcome.LATER, Outcome.LATER]
     assert len(fake.accepted) == 1
+
+
+def test_what_goes_again_is_as_old_as_when_it_was_drawn(fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    asleep = chain([0.0, 1.0], repeat(3600.0))  # between the answer and what it leaves to hand over again
+    monkeypatch.setattr(channel_module, "_clocks", lambda: (next(asleep), 0.0))
+    fake.faults.add(Fault.BAD_ADDRESS)
+
+    receipts = list(opened(fake, batch=2).send(emails(2)))
+
+    assert outcomes(receipts) == [Outcome.REFUSED, Outcome.LATER]
+    assert len(fake.requests) == 1
+
+
+# --- several requests at a time ------------------------------------------------------------------------
+
+
+def of(number: int, request: Recorded) -> bool:
+    """Whether the request carries this message."""
+    return f'"c{number}@example.com"'.encode() in request.body
+
+
+def held_back(fake: FakeSendGrid, count: int, number: int, reply: Reply) -> threading.Event:
+    """
+    Of the first `count` requests, all under way at once, the one that carries this message has that reply.
+
+    The others are answered only once the event is set.
+    """
+    together, others = threading.Barrier(count), threading.Event()
+
+    def answer(request: Recorded) -> Reply | None:
+        if others.is_set():
+            return None
+        together.wait(10)  # breaks, and the test with it, unless so many are under way at once
+        if of(number, request):
+            return reply
+        assert others.wait(10)
+        return None
+
+    fake.on_request = answer
+    return others
+
+
+def drawn_from(messages: list[Outgoing], drawn: list[str]) -> Iterator[Outgoing]:
+    for message in messages:
+        drawn.append(message.public_id)
+        yield message
+
+
+def heard(
+    channel: Channel, messages: Iterable[Outgoing], after_each: Callable[[], object]
+) -> tuple[dict[str, Receipt], str]:
+    """The receipts, and the text of the error that ended them, if any."""
+    receipts = {}
+    try:
+        for receipt in channel.send(messages):
+            receipts[receipt.public_id] = receipt
+            after_each()
+    except ChannelError as error:
+        return receipts, str(error)
+    return receipts, ""
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_as_many_requests_are_under_way_as_the_settings_say(fake: FakeSendGrid, batch: int) -> None:
+    together = threading.Barrier(3)
+
+    def meet(_: Recorded) -> None:
+        together.wait(10)  # breaks, and the test with it, unless three are under way at once
+
+    fake.on_request = meet
+
+    receipts = list(opened(fake, batch=batch, parallel=3).send(emails(9 * batch)))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 9 * batch
+    assert (len(fake.requests), fake.most_at_once) == (9, 3)
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 8), ({"parallel": 1}, 1), ({"parallel": 5}, 5)])
+def test_there_are_never_more_requests_under_way_than_that(
+    fake: FakeSendGrid, options: dict[str, Any], most: int
+) -> None:
+    enough = threading.Event()
+
+    def gather(_: Recorded) -> None:
+        if fake.most_at_once < most:
+            enough.wait(10)
+        enough.set()  # whoever waited in vain lets the others go, and the count tells
+
+    fake.on_request = gather
+
+    receipts = list(opened(fake, **options).send(emails(100)))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 100
+    assert fake.most_at_once == most
+
+
+def test_a_slow_answer_holds_up_nobody_else(fake: FakeSendGrid) -> None:
+    others = threading.Event()
+
+    def wait_for_others(request: Recorded) -> None:
+        if of(0, request):
+            assert others.wait(10)
+
+    fake.on_request = wait_for_others
+    order = []
+    for receipt in opened(fake, parallel=2).send(emails(6)):
+        order.append(receipt.public_id)
+        if len(order) == 5:
+            others.set()
+
+    assert sorted(order[:5]) == [f"{n:032x}" for n in range(1, 6)]
+    assert order[5] == f"{0:032x}"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, "SENDGRID_API_KEY"), (403, "sender"), (404, "base_url")],
+)
+def test_when_one_of_several_is_told_that_nothing_can_be_sent_the_others_are_heard_first(
+    fake: FakeSendGrid, status: int, error: str
+) -> None:
+    others = held_back(fake, 4, 2, Reply(status))
+    drawn: list[str] = []
+
+    receipts, text = heard(opened(fake, parallel=4), drawn_from(emails(12), drawn), others.set)
+
+    assert error in text
+    assert next(iter(receipts)) == f"{2:032x}"
+    assert {public_id: one.outcome for public_id, one in receipts.items()} == {
+        f"{n:032x}": Outcome.LATER if n == 2 else Outcome.ACCEPTED for n in range(4)
+    }
+    assert drawn == [f"{n:032x}" for n in range(4)]
+    assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (Reply(429, headers={"Retry-After": "60"}), Outcome.LATER),
+        (Reply(202, headers={"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "4000000000"}), Outcome.ACCEPTED),
+    ],
+)
+def test_when_one_of_several_is_told_to_wait_the_others_are_heard_and_nothing_more_is_drawn(
+    fake: FakeSendGrid, reply: Reply, outcome: Outcome
+) -> None:
+    others = held_back(fake, 4, 2, reply)
+    drawn: list[str] = []
+    channel = opened(fake, parallel=4)
+
+    receipts, error = heard(channel, drawn_from(emails(12), drawn), others.set)
+    (later,) = channel.send(emails(12)[4:])
+
+    assert error == ""
+    assert {public_id: one.outcome for public_id, one in receipts.items()} == {
+        f"{n:032x}": outcome if n == 2 else Outcome.ACCEPTED for n in range(4)
+    }
+    assert drawn == [f"{n:032x}" for n in range(4)]
+    assert (later.outcome, later.blame) == (Outcome.LATER, Blame.SENDER)
+    assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize(("status", "blame"), [(401, Blame.NOBODY), (429, Blame.SENDER)])
+def test_what_was_to_go_again_waits_when_another_request_was_told_that_none_may(
+    fake: FakeSendGrid, status: int, blame: Blame
+) -> None:
+    others = held_back(fake, 2, 0, Reply(status))
+    fake.faults.add(Fault.BAD_ADDRESS)  # of the other request's first message
+
+    receipts, error = heard(opened(fake, batch=3, parallel=2), emails(6), others.set)
+
+    assert bool(error) == (status == 401)
+    found = {public_id: (one.outcome, one.blame) for public_id, one in receipts.items()}
+    expected = {f"{n:032x}": (Outcome.LATER, blame) for n in range(6)}
+    assert found == {**expected, f"{3:032x}": (Outcome.REFUSED, Blame.ADDRESS)}
+    assert len(fake.requests) == 2
+    assert fake.accepted == []
+
+
+def test_what_needs_no_request_has_its_receipt_before_any_answer(fake: FakeSendGrid) -> None:
+    answers = threading.Event()
+
+    def hold(_: Recorded) -> None:
+        assert answers.wait(10)
+
+    fake.on_request = hold
+    messages = [an_email(0), an_email(1, address="nobody"), an_email(2)]
+    order = []
+    for receipt in opened(fake, parallel=3).send(messages):
+        order.append(receipt.outcome)
+        answers.set()
+
+    assert order == [Outcome.REFUSED, Outcome.ACCEPTED, Outcome.ACCEPTED]
+
+
+def test_a_caller_that_stops_listening_leaves_nothing_half_done(fake: FakeSendGrid) -> None:
+    drawn: list[str] = []
+    sending = opened(fake, parallel=3).send(drawn_from(emails(50), drawn))
+
+    next(sending)
+    sending.close()  # type: ignore[attr-defined]
+
+    assert drawn == [f"{n:032x}" for n in range(3)]
+    assert drawn == sorted(mail.public_id for mail in fake.accepted)
+
+
+def test_an_error_that_nobody_foresaw_puts_only_its_own_request_in_doubt(
+    fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = api.Straight.post
+
+    def failing(client: api.Straight, request_body: Any) -> Any:
+        answer = post(client, request_body)
+        if request_body["personalizations"][0]["to"] == [{"email": "c1@example.com"}]:
+            raise RuntimeError("ana@example.com")
+        return answer
+
+    monkeypatch.setattr(api.Straight, "post", failing)
+
+    receipts = {receipt.public_id: receipt for receipt in opened(fake, parallel=2).send(emails(4))}
+
+    doubtful = receipts.pop(f"{1:032x}")
+    assert (doubtful.outcome, doubtful.detail) == (Outcome.DOUBT, "SendGrid's answer cannot be read: RuntimeError")
+    assert outcomes(receipts.values()) == [Outcome.ACCEPTED] * 3
+    assert len(fake.accepted) == 4
+
+
+def test_several_requests_at_a_time_believe_the_host_by_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = own_certificate(tmp_path / "own.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    fake, together = FakeSendGrid(api_key="SG.x"), threading.Barrier(4)
+    fake._server.socket = context.wrap_socket(fake._server.socket, server_side=True)
+
+    def meet(_: Recorded) -> None:
+        together.wait(10)
+
+    fake.on_request = meet
+    with fake:
+        receipts = list(opened(fake.url.replace("http:", "https:"), parallel=4).send(emails(12)))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 12
+    assert len(fake.accepted) == 12
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -693,18 +939,22 @@ def test_a_thousand_messages_arrive_once_each(fake: FakeSendGrid, batch: int, re
     assert len(fake.requests) == requests
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_no_more_is_drawn_than_the_next_request_may_carry(fake: FakeSendGrid, batch: int) -> None:
-    ahead = []
+@pytest.mark.parametrize(("batch", "parallel"), [(1, 1), (4, 1), (1, 3), (4, 3)])
+def test_no_more_is_drawn_than_free_requests_may_carry(fake: FakeSendGrid, batch: int, parallel: int) -> None:
+    receipts: list[Receipt] = []
+    ahead, threads = [], set()
 
     def draw() -> Iterator[Outgoing]:
-        for place, message in enumerate(emails(18)):
-            ahead.append(place - len(fake.accepted))
+        for place, message in enumerate(emails(40)):
+            ahead.append(place + 1 - len(receipts))
+            threads.add(threading.get_ident())
             yield message
 
-    list(opened(fake, batch=batch).send(draw()))
+    collected(opened(fake, batch=batch, parallel=parallel), draw(), receipts)
 
-    assert max(ahead) == batch - 1
+    assert len(receipts) == len(fake.accepted) == 40
+    assert max(ahead) == batch * parallel
+    assert threads == {threading.get_ident()}
 
 
 def test_a_batch_of_one_shape_is_one_request_and_others_go_apart(fake: FakeSendGrid) -> None:
@@ -733,7 +983,7 @@ def test_the_same_address_stands_once_in_a_request(fake: FakeSendGrid) -> None:
     receipts = list(opened(fake, batch=3).send(messages))
 
     assert outcomes(receipts) == [Outcome.ACCEPTED] * 3
-    assert [len(json.loads(request.body)["personalizations"]) for request in fake.requests] == [2, 1]
+    assert sorted(len(json.loads(request.body)["personalizations"]) for request in fake.requests) == [1, 2]
 
 
 def test_a_full_batch_of_the_longest_messages_stays_far_below_the_limit() -> None:
@@ -782,7 +1032,7 @@ def test_what_is_too_large_is_halved_until_it_fits() -> None:
 def test_in_doubt_are_exactly_the_messages_of_the_request_whose_answer_was_lost(fake: FakeSendGrid) -> None:
     fake.faults.add(None, Fault.DROP_AFTER)
 
-    receipts = list(opened(fake, batch=3).send(emails(9)))
+    receipts = list(opened(fake, batch=3, parallel=1).send(emails(9)))
 
     assert outcomes(receipts) == [Outcome.ACCEPTED] * 3 + [Outcome.DOUBT] * 3 + [Outcome.ACCEPTED] * 3
     assert all(fake.accepted_count(f"{n:032x}") == 1 for n in range(9))
@@ -903,7 +1153,10 @@ def test_without_the_right_key_nothing_is_believed(fake: FakeSendGrid, key: str)
         ("bounce", {"bounce_classification": None, "status": None}, "bounced", "", ""),
         ("bounce", {"type": "blocked", "bounce_classification": "Unclassified", "status": None}, "failed", "", "Unclassified"),
         ("bounce", {"type": "blocked", "bounce_classification": "of ana@example.com"}, "failed", "5.1.1", "blocked"),
-        ("dropped", {"reason": "Bounced Address"}, "failed", "5.0.0", "Bounced Address"),
+        ("dropped", {"reason": "Bounced Address"}, "bounced", "5.0.0", "Bounced Address"),
+        ("dropped", {"reason": "Unsubscribed Address"}, "opted_out", "5.0.0", "Unsubscribed Address"),
+        ("dropped", {"reason": "Spam Reporting Address"}, "complained", "5.0.0", "Spam Reporting Address"),
+        ("dropped", {"reason": "Spam Content"}, "failed", "5.0.0", "Spam Content"),
         ("dropped", {"reason": "ana@example.com is bad"}, "failed", "5.0.0", ""),
         ("spamreport", {}, "complained", "", ""),
         ("unsubscribe", {}, "opted_out", "", ""),
@@ -1103,6 +1356,16 @@ def test_the_stand_in_refuses_what_sendgrid_refuses(fake: FakeSendGrid, changes:
     assert status == 400
     assert field in [error["field"] for error in answer["errors"]]
     assert fake.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("value", "status"), [("x" * 9_997, 202), ("x" * 9_998, 400), ("ñ" * 4_998, 202), ("ñ" * 4_999, 400)]
+)
+def test_the_stand_in_counts_the_bytes_of_substitutions(fake: FakeSendGrid, value: str, status: int) -> None:
+    got, _ = asked(fake, "POST", "/v3/mail/send", _mail_send(personalizations=_person(substitutions={"-x-": value})))
+    fake.requests.clear()
+
+    assert got == status
 
 
 def test_the_stand_in_finds_tags_in_what_replaced_a_tag(fake: FakeSendGrid) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
+import smtplib
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from outreach.channels import Blame, Channel, Outcome, Outgoing, Receipt, open_channel, smtp_pool
+from outreach.channels import Blame, Channel, Outcome, Outgoing, Receipt, open_channel, smtp_connection, smtp_pool
 from outreach.channels.smtp_replies import Reply, take_replies
 from outreach.errors import ChannelError
 from outreach.render import Content
@@ -145,8 +149,6 @@ def test_messages_leave_on_many_connections_at_once() -> None:
         waiting = 0
 
         async def handle_MAIL(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
-            import asyncio
-
             self.waiting += 1
             while self.waiting < 4:
                 await asyncio.sleep(0)
@@ -231,8 +233,15 @@ FAULTS: list[tuple[Fault, Outcome, Blame, int, bool]] = [
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize(("fault", "outcome", "blame", "kept", "stops"), FAULTS, ids=[row[0] for row in FAULTS])
 def test_what_a_fault_makes_of_its_message(
-    fault: Fault, outcome: Outcome, blame: Blame, kept: int, stops: bool, pipelining: bool
+    fault: Fault,
+    outcome: Outcome,
+    blame: Blame,
+    kept: int,
+    stops: bool,
+    pipelining: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(smtp_connection, "DOT_TIMEOUTS", 1)
     with (
         FakeSmtp(faults=Faults([None, fault]), pipelining=pipelining) as server,
         channel_to(server, connections=1, timeout=Duration(seconds=1)) as channel,
@@ -332,7 +341,9 @@ REPLIES: list[tuple[str, str, Outcome, Blame, bool]] = [
     ("rcpt", "550-5.1.1 unknown,\r\n550-5.1.1 see our\r\n550 5.1.1 page", REFUSED, ADDRESS, False),
     ("rcpt", "550 5.1.10 RESOLVER.ADR.RecipientNotFound", REFUSED, ADDRESS, False),
     ("rcpt", "550 no such user", REFUSED, ADDRESS, False),
+    ("rcpt", "551 not local", REFUSED, ADDRESS, False),
     ("rcpt", "553 not allowed", REFUSED, ADDRESS, False),
+    ("rcpt", "501 that is no address", REFUSED, ADDRESS, False),
     ("rcpt", "550 5.4.1 Access denied", REFUSED, ADDRESS, False),
     ("rcpt", "550 5.2.1 disabled", REFUSED, ADDRESS, False),
     ("rcpt", "552 5.2.2 over quota", LATER, NOBODY, False),
@@ -400,6 +411,74 @@ def test_a_server_that_filters_every_message_stops_the_campaign() -> None:
         assert "5 messages in a row" in wrong
 
 
+class Refusing(FakeSmtp):
+    """Says the same to every recipient from the `begin`th message on."""
+
+    def __init__(self, reply: str, begin: int = 0) -> None:
+        super().__init__()
+        self.reply, self.begin, self.seen = reply, begin, 0
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+        self.seen += 1
+        if self.seen > self.begin:
+            return self.reply
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+
+CODES_ALONE = ["550 relay not permitted", "551 we do not relay", "553 sorry, your host is on a list"]
+
+
+@pytest.mark.parametrize("reply", CODES_ALONE)
+def test_a_server_that_takes_nothing_from_us_blames_no_address_and_stops_the_campaign(reply: str) -> None:
+    with Refusing(reply) as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(10))
+
+        assert [(one.outcome, one.blame) for one in receipts] == [(LATER, NOBODY)] * 5
+        assert "5 messages in a row" in wrong
+        assert server.accepted == []
+
+
+def test_a_server_that_takes_nothing_from_us_is_found_out_over_several_batches_too() -> None:
+    with Refusing("550 relay not permitted") as server, channel_to(server, connections=3) as channel:
+        several = [sent(channel, mails(2, start=2 * number)) for number in range(3)]
+
+        assert [bool(wrong) for _, wrong in several] == [False, False, True]
+        assert {(one.outcome, one.blame) for receipts, _ in several for one in receipts} == {(LATER, NOBODY)}
+
+
+@pytest.mark.parametrize("reply", CODES_ALONE)
+def test_a_server_that_begins_to_refuse_us_stops_the_campaign_before_many_addresses_are_blamed(reply: str) -> None:
+    with Refusing(reply, begin=2) as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(20))
+
+        assert [one.outcome for one in receipts] == [ACCEPTED, ACCEPTED, *[REFUSED] * 4, LATER]
+        assert {one.blame for one in receipts[2:6]} == {ADDRESS}
+        assert receipts[6].blame is NOBODY
+        assert "5 messages in a row" in wrong
+
+
+def test_bad_addresses_among_good_ones_never_stop_a_campaign() -> None:
+    class Bare(FakeSmtp):
+        async def handle_RCPT(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+            if int(address.partition("@")[0].removeprefix("ana")) % 5:
+                return "550 no such user"
+            return await super().handle_RCPT(server, session, envelope, address, options)
+
+    with Bare() as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(30))
+
+        assert wrong == ""
+        assert Counter((one.outcome, one.blame) for one in receipts) == {(ACCEPTED, NOBODY): 6, (REFUSED, ADDRESS): 24}
+
+
+def test_an_address_that_is_said_not_to_exist_is_blamed_at_once() -> None:
+    with Refusing("550 5.1.1 nobody") as server, channel_to(server, connections=1) as channel:
+        receipts, wrong = sent(channel, mails(8))
+
+        assert [(one.outcome, one.blame) for one in receipts] == [(REFUSED, ADDRESS)] * 8
+        assert wrong == ""
+
+
 @given(st.lists(st.sampled_from([(250, "2.1.0"), (250, ""), (550, "5.1.1"), (354, "")]), max_size=6), st.data())
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_replies_are_read_however_they_are_cut(replies: list[tuple[int, str]], data: st.DataObject) -> None:
@@ -423,6 +502,55 @@ def test_replies_are_read_however_they_are_cut(replies: list[tuple[int, str]], d
 def test_a_server_that_never_ends_its_reply_is_given_up() -> None:
     with pytest.raises(ValueError, match="endless"):
         take_replies(bytearray(b"250-x\r\n" * 20_000))
+
+
+# --- how long an answer is waited for -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("timeout", "whole"), [(1.0, 6.0), (20.0, 120.0), (60.0, 240.0), (300.0, 300.0)])
+def test_the_answer_to_a_whole_message_may_take_six_times_as_long(timeout: float, whole: float) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        smtp = smtplib.SMTP()
+        smtp.sock = ours
+        connection = smtp_connection.Connection(smtp, timeout)
+        waits = []
+        job = smtp_connection.Job(mail(), "<id@x>", "a@x.example", "b@x.example", b"x\r\n.\r\n", utf8=False)
+        connection.begin(job, now=1000.0)
+        for now, reply in [(1001.0, b"250 ok"), (1002.0, b"250 ok"), (1003.0, b"354 go on")]:
+            waits.append(connection.deadline - now + 1.0)
+            theirs.sendall(reply + b"\r\n")
+            connection.react(now)
+
+        assert [*waits, connection.deadline - 1003.0] == [timeout, timeout, timeout, whole]
+
+
+def test_a_server_that_looks_at_a_message_for_longer_than_the_timeout_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it has the message, the clock jumps by 25 seconds, and is looked at a few times more before it answers."""
+    jumped, looks = 0.0, 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return time.monotonic() + jumped
+
+    class Scanning(FakeSmtp):
+        async def handle_DATA(self, server, session, envelope: _Envelope) -> str:  # type: ignore[no-untyped-def]  # noqa: N802
+            nonlocal jumped
+            jumped, enough = 25.0, looks + 10
+            while looks < enough:
+                await asyncio.sleep(0)
+            return await super().handle_DATA(server, session, envelope)
+
+    monkeypatch.setattr(smtp_pool, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(smtp_pool, "_LOOK_SECONDS", 0.01)
+    with Scanning() as server, channel_to(server, connections=1, timeout=Duration(seconds=20)) as channel:
+        receipts, _ = sent(channel, [mail()])
+
+        assert [one.outcome for one in receipts] == [ACCEPTED]
+        assert kept_once(server, [mail()])
 
 
 # --- connections that end -----------------------------------------------------------------------------------------------
@@ -689,7 +817,7 @@ def test_check_tells_what_is_well_and_sends_nothing(monkeypatch: pytest.MonkeyPa
             assert part in text
         assert "s3cret" not in text
         assert server.accepted == []
-        assert server.commands == ["MAIL", "RSET", "QUIT"]
+        assert server.commands == ["MAIL", "RCPT", "RSET", "QUIT"]
 
 
 def test_check_warns_of_a_connection_in_clear() -> None:
@@ -708,6 +836,41 @@ def test_check_tells_a_sender_that_is_refused() -> None:
         assert "530" in bad[0].text
 
 
+@pytest.mark.parametrize(
+    ("reply", "warning", "hint"),
+    [
+        ("550 relay not permitted", True, "without a login"),
+        ("554 5.7.1 Relay access denied", True, "without a login"),
+        ("550 5.1.1 User unknown", True, "it should exist"),
+        ("450 4.7.1 greylisted", True, "in a few minutes"),
+        ("530 5.7.0 log in", False, "without a login"),
+    ],
+)
+def test_check_tells_a_server_that_takes_no_mail_from_us(reply: str, warning: bool, hint: str) -> None:
+    with Refusing(reply) as server, channel_to(server) as channel:
+        findings = list(channel.check())
+
+        (bad,) = [finding for finding in findings if not finding.ok and "without TLS" not in finding.text]
+        assert bad.warning is warning
+        assert " ".join(part for part in reply.split() if part[0].isdigit()) in bad.text
+        assert hint in bad.hint
+        assert "example" not in bad.text
+        assert "DKIM" in findings[-1].text  # it goes on after that
+        assert server.commands[-2:] == ["RSET", "QUIT"]
+        assert server.accepted == []
+
+
+def test_check_asks_about_every_sender() -> None:
+    with Refusing("550 relay not permitted", begin=1) as server:
+        settings = settings_of(server)
+        pool = (SENDER, "Tienda Sol <hola@sol.example>")
+        settings = replace(settings, channels={"email": replace(settings.channels["email"], pool=pool)})
+        findings = list(open_channel("email", settings).check())
+
+        assert sum("accepts the sender" in finding.text for finding in findings) == 2
+        assert sum("550" in finding.text for finding in findings) == 1
+
+
 def test_check_tells_what_keeps_it_out() -> None:
     with FakeSmtp(login=("tienda", "s3cret")) as server, channel_to(server, "no", user="tienda") as channel:
         assert [finding.ok for finding in channel.check()] == [False]
@@ -716,3 +879,15 @@ def test_check_tells_what_keeps_it_out() -> None:
         (finding,) = channel.check()
         assert not finding.ok
         assert "Connection refused" in finding.text
+
+
+# --- the page -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_promises_no_answer_to_unsubscribe_links_while_the_readme_says_there_is_none() -> None:
+    root = Path(__file__).parents[1]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "how-to" / "send-email-by-smtp.md").read_text(encoding="utf-8")
+    _, _, missing = readme.partition("## What is not there yet")
+
+    assert ("unsubscribe" in missing.partition("\n## ")[0]) == ("**Not there yet in this version:**" in page)

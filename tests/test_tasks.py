@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import event, insert, update
 
-from outreach import dispatcher, planner, releases, store
-from outreach.dispatcher import tasks
+from outreach import cli, dispatcher, planner, releases, store
+from outreach.dispatcher import committing, tasks
 from outreach.dispatcher.tasks import Result
 from outreach.errors import NotFound, OutreachError
 from outreach.models import (
     CampaignState,
     Consent,
     Contact,
+    Customer,
     Message,
     MessageContent,
     MessageEvent,
@@ -29,7 +31,7 @@ from outreach.models import (
 from outreach.settings import ChannelSettings, Settings, Survey
 from outreach.store import Database
 from outreach.values import WeekHours
-from tests.conftest import NOW
+from tests.conftest import NOW, SECRET
 from tests.shop import customer, feed, files_of, order, rows_of, shop_settings
 
 HOUR = timedelta(hours=1)
@@ -38,6 +40,14 @@ CALLS = """
     trigger: {event: order.delivered}
     purpose: service
     steps: [{id: ask, after: 0 minutes, channel: [call, sms], template: m, survey: csat, expires: 2 days}]
+"""
+WORKSPACE = """
+business: {name: Tienda Luna, timezone: America/Mexico_City, currency: MXN, locale: es-MX, country: MX}
+channels:
+  call: {provider: staff}
+  sms: {provider: outbox, from: "+525500000000"}
+  email: {provider: outbox, from: "Tienda Luna <hola@tiendaluna.example>"}
+surveys: {csat: {scale: 1-5}}
 """
 SCRIPT = {"message_templates/m.call.j2": "Buenos días, {{ customer.first_name }}."}
 
@@ -48,9 +58,9 @@ def settings(tmp_path: Path) -> Settings:
     return replace(made, channels={**made.channels, "call": ChannelSettings("staff")})
 
 
-def waiting(db: Database, settings: Settings, *people: dict[str, Any]) -> None:
+def waiting(db: Database, settings: Settings, *people: dict[str, Any], files: dict[str, str] | None = None) -> None:
     """A delivered order for each of them, planned, and looked at by the dispatcher."""
-    files = files_of(SCRIPT, calls=CALLS)
+    files = files or files_of(SCRIPT, calls=CALLS)
     files[releases.CATALOGUE] = '{"surveys": {"csat": {"scale": "1-5"}}}'
     releases.publish(db, settings, files, NOW - HOUR)
     people = people or (customer(1, call_consent="yes"),)
@@ -132,6 +142,76 @@ def test_nobody_answering_three_times_ends_it(db: Database, settings: Settings) 
     assert [row.detail["outcome"] for row in rows_of(db, MessageEvent)] == ["no_answer"] * 3
 
 
+def test_call_backs_agreed_on_are_no_unanswered_calls(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    now = NOW
+    for _ in range(3):
+        task = opened(db, settings, now).task
+        tasks.done(db, settings, task.id, Result.CALL_BACK, now, call_at=now + HOUR)
+        now += HOUR
+        dispatcher.dispatch(db, settings, now)
+    task = opened(db, settings, now).task
+    tasks.done(db, settings, task.id, Result.NO_ANSWER, now)
+
+    message = the_message(db)
+    assert task.calls == 0
+    assert (message.status, message.ready_at) == (Status.PLANNED, now + tasks.WAITS[0])
+    assert message.detail == "nobody answered, 1 times"
+    dispatcher.dispatch(db, settings, message.ready_at)
+    assert [one.calls for one in tasks.listed(db, settings)] == [1]
+
+
+def test_what_was_tried_on_an_earlier_channel_is_no_unanswered_call(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    with store.write(db) as connection:
+        connection.execute(update(table(Message)).values(attempts=3, refused="sms"))
+    assert [one.calls for one in tasks.listed(db, settings)] == [0]
+
+    task = opened(db, settings).task
+    said = tasks.done(db, settings, task.id, Result.NO_ANSWER, NOW)
+
+    assert task.calls == 0
+    assert said == "it comes back to the list for another call"
+    assert the_message(db).ready_at == NOW + tasks.WAITS[0]
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_calls_are_not_counted_against_the_visit_that_follows_and_both_are_kept(
+    db: Database, settings: Settings, attempts: int
+) -> None:
+    visits = replace(settings, channels={**settings.channels, "visit": ChannelSettings("staff")})
+    steps = CALLS.replace("[call, sms]", "[call, visit]")
+    files = files_of({**SCRIPT, "message_templates/m.visit.j2": "Hola."}, calls=steps)
+    who = customer(1, call_consent="yes", visit_consent="yes")
+    waiting(db, visits, who, files=files)
+    for _ in range(2):
+        tasks.done(db, visits, opened(db, visits, the_message(db).due_at).task.id, Result.NO_ANSWER, NOW)
+        with store.write(db) as connection:
+            connection.execute(update(table(Message)).values(ready_at=NOW))
+        dispatcher.dispatch(db, visits, NOW)
+    tasks.done(db, visits, opened(db, visits).task.id, Result.WRONG_NUMBER, NOW)
+    with store.write(db) as connection:  # whether or not another channel begins to count anew
+        connection.execute(update(table(Message)).values(attempts=attempts))
+    dispatcher.dispatch(db, visits, NOW)
+
+    task = opened(db, visits).task
+    tasks.done(db, visits, task.id, Result.NO_ANSWER, NOW)
+
+    assert (task.channel, task.calls) == ("visit", 0)
+    assert the_message(db).ready_at == NOW + tasks.WAITS[0]
+    said = [(row.detail["channel"], row.detail["outcome"]) for row in rows_of(db, MessageEvent, kind="called")]
+    assert said == [("call", "no_answer")] * 2 + [("call", "wrong_number"), ("visit", "no_answer")]
+
+
+def test_the_list_counts_the_calls_of_all_its_tasks_at_once(db: Database, settings: Settings) -> None:
+    waiting(db, settings, *(customer(n, call_consent="yes") for n in range(1, 6)))
+    asked: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+
+    assert len(tasks.listed(db, settings)) == 5
+    assert len([one for one in asked if "FROM events" in one]) == 1
+
+
 def test_a_call_back_comes_again_at_the_time_agreed_even_after_its_expiry(db: Database, settings: Settings) -> None:
     waiting(db, settings)
     at = NOW + timedelta(days=5)
@@ -193,6 +273,19 @@ def test_an_opt_out_before_it_is_opened_ends_the_task(db: Database, settings: Se
     assert (the_message(db).status, the_message(db).reason) == (Status.SKIPPED, Reason.SUPPRESSED)
 
 
+def test_a_call_that_is_no_longer_allowed_goes_on_by_the_step_s_other_channel(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    phone = next(row for row in rows_of(db, Contact) if row.kind == "phone")
+    entry = {"address_hash": phone.address_hash, "kind": "phone", "scope": "address", "channel": "call"}
+    with store.write(db) as connection:
+        connection.execute(insert(table(Suppression)).values(**entry, source="", at=NOW))
+
+    assert tasks.open_next(db, settings, NOW) is None
+    assert (the_message(db).status, rows_of(db, MessageContent)) == (Status.PLANNED, [])
+    assert dispatcher.dispatch(db, settings, NOW + timedelta(seconds=1)).sent == 1
+    assert the_message(db).channel == "sms"
+
+
 def test_a_task_opened_outside_sending_hours_waits_for_them_and_comes_back(db: Database, settings: Settings) -> None:
     night = replace(settings, sending_hours={"default": WeekHours(((9 * 60, 20 * 60),) * 7)})
     waiting(db, night)
@@ -239,6 +332,25 @@ def test_an_opened_task_nobody_speaks_of_is_in_doubt_and_can_still_be_settled(db
     assert the_message(db).status == Status.SENT
 
 
+def test_a_task_whose_opening_was_cut_off_is_there_again_in_a_few_minutes(
+    db: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(db, settings)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(committing, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tasks.open_next(db, settings, NOW)
+
+    assert tasks.open_next(db, settings, NOW + timedelta(minutes=4)) is None
+    later = NOW + timedelta(minutes=6)
+    assert opened(db, settings, later).task.customer == "c1"
+    assert the_message(db).lease_until == later + tasks.LEASE
+
+
 def test_two_people_never_open_the_same_task(db: Database, settings: Settings) -> None:
     waiting(db, settings, *(customer(n, call_consent="yes") for n in (1, 2)))
 
@@ -282,3 +394,37 @@ def test_a_task_must_exist_and_be_open(db: Database, settings: Settings) -> None
     assert tasks.full_id(db, task.id[:10].upper()) == task.id
     with pytest.raises(NotFound, match="there is no one task"):
         tasks.full_id(db, "zz")
+
+
+# --- the verbs -------------------------------------------------------------------------------------
+
+
+def test_what_a_shop_s_file_holds_does_not_steer_the_terminal(
+    db: Database,
+    database_url: str,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = files_of({"message_templates/m.call.j2": "Hola, {{ customer.first_name }}.\n\x1b[2J¿Qué tal?"}, calls=CALLS)
+    waiting(db, settings, customer(1, call_consent="yes"), files=files)
+    with store.write(db) as connection:
+        connection.execute(update(table(Customer)).values(first_name="A\x1b[2Jna\ue000"))
+    (tmp_path / "outreach.yaml").write_text(WORKSPACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUTREACH_SECRET", SECRET)
+    monkeypatch.setenv("OUTREACH_DATABASE", database_url)
+
+    shown = []
+    for verb in ("list", "next"):
+        monkeypatch.setattr(sys, "argv", ["outreach", "tasks", verb, "--now", NOW.isoformat()])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        printed = capsys.readouterr()
+        assert (left.value.code or 0, printed.err) == (0, "")
+        shown.append(printed.out)
+
+    assert all("A·[2Jna·" in out and "\x1b" not in out and "\ue000" not in out for out in shown)
+    assert "Call A·[2Jna· at +525541000001\n" in shown[1]
+    assert "\nHola, A[2Jna·.\n·[2J¿Qué tal?\n" in shown[1]

@@ -9,7 +9,9 @@ import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.client import RemoteDisconnected
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -25,6 +27,7 @@ from urllib3.exceptions import (
     NewConnectionError,
     ProtocolError,
     ProxyError,
+    ReadTimeoutError,
     SSLError,
 )
 
@@ -123,12 +126,13 @@ def test_each_message_leaves_by_the_sender_whose_turn_it_is(twilio: FakeTwilio, 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(90, "90"), (1, "1"), (0.4, "1"), (35_999.5, "35999"), (36_000, "36000"), (90_000, "36000")],
+    [(150, "90"), (61, "1"), (61.9, "1"), (36_059.5, "35999"), (36_060, "36000"), (90_000, "36000")],
 )
 def test_a_message_may_not_be_delivered_after_its_hours(
     seconds: float, expected: str, twilio: FakeTwilio, channel: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outreach.channels.twilio.monotonic", lambda: 1000.0)
+    """A minute less than what `at` leaves: it may be that old, since the dispatcher's clock moves on in whole minutes."""
     list(channel().send([sms(valid_until=AT + timedelta(seconds=seconds))]))
 
     assert form(twilio)["ValidityPeriod"] == expected
@@ -142,7 +146,7 @@ def test_time_that_passes_within_a_batch_shortens_what_is_left(
 
     def batch() -> Iterator[Outgoing]:
         for number in (1, 2, 3):
-            yield sms(number, valid_until=AT + timedelta(seconds=25))
+            yield sms(number, valid_until=AT + timedelta(seconds=85))
             clock[0] += 10
 
     receipts = {one.public_id: one.outcome for one in channel(parallel=1).send(batch())}
@@ -151,14 +155,20 @@ def test_time_that_passes_within_a_batch_shortens_what_is_left(
     assert set(receipts.values()) == {Outcome.ACCEPTED}
 
 
-@pytest.mark.parametrize("late", [0, 1])
-def test_a_message_whose_time_is_over_waits_and_nobody_is_asked(
-    late: int, twilio: FakeTwilio, channel: Opens, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seconds", [-1, 0, 60, 60.9])
+def test_a_message_whose_time_may_be_over_waits_and_nobody_is_asked(
+    seconds: float, twilio: FakeTwilio, channel: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outreach.channels.twilio.monotonic", lambda: 1000.0)
-    receipt = one(channel().send([sms(valid_until=AT - timedelta(seconds=late))]))
+    receipt = one(channel().send([sms(valid_until=AT + timedelta(seconds=seconds))]))
 
     assert (receipt.outcome, receipt.blame, twilio.requests) == (Outcome.LATER, Blame.NOBODY, [])
+
+
+def test_a_message_that_says_no_moment_is_measured_by_the_clock(twilio: FakeTwilio, channel: Opens) -> None:
+    list(channel().send([sms(at=None, valid_until=datetime.now(UTC) + timedelta(hours=1))]))
+
+    assert 3_000 < int(form(twilio)["ValidityPeriod"]) < 3_600
 
 
 def test_without_an_end_no_validity_is_asked_for(twilio: FakeTwilio, channel: Opens) -> None:
@@ -201,6 +211,23 @@ def test_reports_are_asked_for_only_where_twilio_can_make_them(
     public_url: str, behind_base_url: bool, expected: str
 ) -> None:
     assert status_url(public_url, reachable=behind_base_url) == expected
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [
+        ("http://127.0.0.1:8026", True),
+        ("http://localhost:8026", True),
+        ("http://192.168.0.7", True),
+        ("https://relay.example", False),
+        ("https://8.8.8.8", False),
+    ],
+)
+def test_an_address_of_this_machine_is_reached_only_from_a_stand_in_nearby(base_url: str, expected: bool) -> None:
+    with FakeTwilio() as fake:
+        opened = open_channel("sms", settings(fake, base_url=base_url, public_url="http://localhost:8080"))
+
+    assert bool(opened._status_url) is expected  # type: ignore[attr-defined]
 
 
 def test_our_id_is_quoted_in_the_address_for_reports(twilio: FakeTwilio, channel: Opens) -> None:
@@ -459,6 +486,20 @@ def test_without_credentials_the_channel_does_not_open(missing: str, twilio: Fak
         open_channel("sms", known)
 
 
+@pytest.mark.parametrize("variable", ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"])
+@pytest.mark.parametrize("value", ["AC0123…", "AC 0123", "clave-ñ", "a\x7fb", "abc\n"])
+def test_credentials_that_no_request_could_carry_are_named_and_never_shown(
+    variable: str, value: str, twilio: FakeTwilio
+) -> None:
+    known = settings(twilio)
+    known = replace(known, secrets={**known.secrets, variable: value})
+
+    with pytest.raises(ChannelError, match=variable) as refused:
+        open_channel("sms", known)
+    assert value not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 # --- senders that were too fast ---------------------------------------------------------------------------------------
 
 
@@ -498,7 +539,17 @@ def test_the_next_call_asks_again(twilio: FakeTwilio, channel: Opens) -> None:
     [
         ("7", timedelta(seconds=7)),
         ("0", timedelta(0)),
+        ("007", timedelta(seconds=7)),
+        ("86399", timedelta(seconds=86_399)),
+        ("99999999", timedelta(days=1)),
         ("99999999999", timedelta(days=1)),
+        ("9" * 5_000, timedelta(days=1)),
+        ("0" * 5_000, timedelta(0)),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=400)), timedelta(days=1), id="in 400 days"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", timedelta(days=1)),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
+        ("Fri, 31 Dec " + "9" * 5_000 + " 23:59:59 GMT", None),
+        ("Fri, 31 Dec 2027 23:59:59 +" + "9" * 12, None),
         ("Mon, 15 Jun 2015 15:00:00 GMT", timedelta(0)),
         ("soon", None),
         ("-3", None),
@@ -507,6 +558,16 @@ def test_the_next_call_asks_again(twilio: FakeTwilio, channel: Opens) -> None:
 )
 def test_retry_after_is_read_in_both_its_forms(header: str, expected: timedelta | None) -> None:
     assert parse_retry_after(header) == expected
+
+
+def test_a_wait_of_absurd_length_is_cut_to_a_day() -> None:
+    """And the answer is still read for what it is: nothing was accepted."""
+    wait = b"9" * 5_000
+    answer = b"HTTP/1.1 429 X\r\nRetry-After: %s\r\nContent-Length: 4\r\n\r\noops" % wait
+    with _answering(answer) as url, FakeTwilio() as fake:
+        receipt = one(open_channel("sms", settings(fake, base_url=url)).send([sms()]))
+
+    assert (receipt.outcome, receipt.blame, receipt.retry_after) == (LATER, Blame.SENDER, timedelta(days=1))
 
 
 # --- connections -------------------------------------------------------------------------------------------------------
@@ -529,6 +590,11 @@ def test_a_host_that_has_no_address_was_sent_nothing() -> None:
     assert receipt.outcome is LATER
 
 
+def _late() -> ReadTimeoutError:
+    return ReadTimeoutError(None, "/", "Read timed out.")  # type: ignore[arg-type]
+
+
+NO_TUNNEL = OSError("Tunnel connection failed: 403 Forbidden")
 NO_CONNECTION = NewConnectionError(None, "refused")  # type: ignore[arg-type]
 
 
@@ -537,7 +603,14 @@ NO_CONNECTION = NewConnectionError(None, "refused")  # type: ignore[arg-type]
     [
         (ConnectTimeout(MaxRetryError(None, "/", ConnectTimeoutError("slow"))), True),  # type: ignore[arg-type]
         (RequestsConnectionError(MaxRetryError(None, "/", NO_CONNECTION)), True),  # type: ignore[arg-type]
-        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no tunnel", OSError()))), True),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", NO_CONNECTION))), True),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", ConnectTimeoutError()))), True),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", NO_TUNNEL))), True),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", OSError()))), False),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", ConnectionResetError()))), False),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", RemoteDisconnected("")))), False),  # type: ignore[arg-type]
+        (RequestsProxyError(MaxRetryError(None, "/", ProxyError("no", _late()))), False),  # type: ignore[arg-type]
+        (RequestsProxyError(), False),
         (RequestsSSLError(MaxRetryError(None, "/", SSLError(ssl.SSLCertVerificationError()))), True),  # type: ignore[arg-type]
         (RequestsSSLError(MaxRetryError(None, "/", SSLError(ssl.SSLError("bad record")))), False),  # type: ignore[arg-type]
         (RequestsConnectionError(ProtocolError("aborted", ConnectionResetError())), False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -11,10 +12,12 @@ import pytest
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from outreach.channels import InboundEvent, open_channel
+from outreach.channels import InboundEvent, Outcome, Outgoing, open_channel
 from outreach.channels.twilio import Twilio
 from outreach.channels.twilio.api import Http, is_public
 from outreach.channels.twilio.codes import kind_of_failure
+from outreach.errors import ChannelError
+from outreach.render import Content
 from outreach.testing.twilio import ACCOUNT_SID, AUTH_TOKEN, FakeTwilio, Signed
 from tests import by_twilio
 from tests.by_twilio import (
@@ -22,6 +25,7 @@ from tests.by_twilio import (
     PUBLIC,
     SENDER,
     SERVICE,
+    TEMPLATE,
     Opens,
     one,
     settings,
@@ -296,7 +300,11 @@ def test_the_doctor_finds_a_healthy_account(twilio: FakeTwilio, channel: Opens) 
     assert said(channel()) == [
         (True, False, "the account at Twilio is active"),
         (True, False, f"{SENDER} is a number of this account and can send SMS"),
-        (True, False, f"delivery reports are asked for at {PUBLIC}/webhooks/twilio/status"),
+        (
+            True,
+            False,
+            f"delivery reports will be posted to {PUBLIC}/webhooks/twilio/status; taken once the web app is there",
+        ),
     ]
     assert twilio.accepted == []
 
@@ -430,6 +438,48 @@ def test_free_text_to_whatsapp_fails_later_where_nobody_wrote(twilio: FakeTwilio
         "m2": ("delivered", None),
         "m3": ("delivered", None),
     }
+
+
+def refused_with(fake: FakeTwilio, name: str, message: Outgoing) -> str:
+    """The code that the stand-in refuses a message with; empty where it takes it."""
+    opened = open_channel(name, settings(fake, name))
+    receipts = []
+    with suppress(ChannelError):
+        for receipt in opened.send([message]):
+            receipts.append(receipt)  # noqa: PERF402  # what came before the exception counts
+    opened.close()
+    assert len(fake.accepted) == (receipts[0].outcome is Outcome.ACCEPTED)
+    return receipts[0].code
+
+
+@pytest.mark.parametrize("sid", ["HX", "HX" + "b" * 31, "HX" + "b" * 33, "HX" + "z" * 32, "MG" + "b" * 32, "aviso"])
+def test_the_stand_in_takes_no_template_s_id_that_could_be_none(sid: str) -> None:
+    with FakeTwilio() as fake:
+        assert refused_with(fake, "whatsapp", whatsapp(content_sid=sid)) == "21655"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [("Ana", ""), ("a    b", ""), *((bad, "21656") for bad in ("", " ", "a\nb", "a\tb", "a     b", None))],
+)
+def test_the_stand_in_takes_no_variable_without_a_value(value: str | None, code: str) -> None:
+    content = Content("whatsapp", "Hola", content_sid=TEMPLATE, variables=(("1", "Luna"), ("2", value)))  # type: ignore[arg-type]
+    with FakeTwilio() as fake:
+        assert refused_with(fake, "whatsapp", whatsapp(content=content)) == code
+
+
+@pytest.mark.parametrize(("senders", "code"), [(None, ""), ([SENDER], ""), (["+525599999999"], "63007"), ([], "63007")])
+def test_the_stand_in_knows_its_whatsapp_senders(senders: list[str] | None, code: str) -> None:
+    with FakeTwilio(senders=None if senders is None else [], whatsapp=senders) as fake:
+        assert refused_with(fake, "whatsapp", whatsapp()) == code
+
+
+@pytest.mark.parametrize(("trial", "verified", "code"), [(True, [], "21608"), (True, [1], ""), (False, [], "")])
+@pytest.mark.parametrize("name", ["sms", "whatsapp"])
+def test_a_trial_reaches_only_who_is_verified(name: str, trial: bool, verified: list[int], code: str) -> None:
+    message = {"sms": sms, "whatsapp": whatsapp}[name](1)
+    with FakeTwilio(trial=trial, verified=[sms(number).address for number in verified]) as fake:
+        assert refused_with(fake, name, message) == code
 
 
 class _Inbox:

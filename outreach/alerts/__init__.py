@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from outreach import store
 from outreach.alerts import words
-from outreach.alerts.holding import FAILING, STAGE, STARTED, UNTOLD, Held, Seen, gap, holding, look
+from outreach.alerts.holding import COUNTED, FAILING, STAGE, STARTED, UNTOLD, Held, Seen, gap, holding, look
 from outreach.alerts.telling import TELLERS, News
 from outreach.models import Alarm, table
 from outreach.settings import Settings
@@ -32,6 +32,7 @@ from outreach.store import Database
 __all__ = ["AlertCounts", "Untold", "watch"]
 
 LEASE = timedelta(minutes=5)  # a telling that takes longer is taken for lost, and made again
+TIMES, MORE = 10, 100  # an alarm is told again when there is so many times, or so much, more of it
 LONGEST_REST = timedelta(hours=1)  # of a target that cannot be told
 
 _alarms = table(Alarm)
@@ -67,7 +68,7 @@ def watch(db: Database, settings: Settings, now: datetime) -> AlertCounts:
     """
     Keep the alarms that hold, and tell the settings' `alerts` of each that began or is over.
 
-    Each is told once to each target. A telling that fails is tried again at a later look, after rests
+    Each is told once to each target, and once more whenever what it counts has become much more. A telling that fails is tried again at a later look, after rests
     that double up to an hour; whatever goes wrong with it, nothing is raised.
 
     Raises:
@@ -136,11 +137,39 @@ def _begin(connection: Connection, seen: Seen, one: Held, targets: Iterable[str]
     if row is not None and row.text != one.text:
         connection.execute(update(_alarms).where(_alarms.c.name == one.name).values(text=one.text))
     new = row is None and _put(connection, one.name, one.text, one.since)
-    if new or (row is not None and row.told_at is None and _is_untold(connection, one.name)):
-        for target in _hearers(targets, one.name):
-            if not _drop(connection, _telling(target, one.name, over=True)):  # else they believe it lasts, and it does
-                _put(connection, _telling(target, one.name, over=False), one.text, one.since)
+    grown = row is not None and _has_grown(connection, seen, one)
+    if new or grown or (row is not None and row.told_at is None and _is_untold(connection, one.name)):
+        said = [_have_told(connection, one, target) for target in _hearers(targets, one.name)]
+        if one.count and all(said):
+            _count(connection, one)
     return new
+
+
+def _have_told(connection: Connection, one: Held, target: str) -> bool:
+    """Have the target told of the alarm as it is now; whether what it will hear is up to date."""
+    if _drop(connection, _telling(target, one.name, over=True)) and not one.count:
+        return True  # they believe it lasts, and it does
+    name = _telling(target, one.name, over=False)
+    if _put(connection, name, one.text, one.since):
+        return True
+    waiting = update(_alarms).where(_alarms.c.name == name, _alarms.c.told_at.is_(None))
+    return connection.execute(waiting.values(text=one.text)).rowcount == 1  # else it is just being told
+
+
+def _has_grown(connection: Connection, seen: Seen, one: Held) -> bool:
+    """Whether there is much more of it than when it was last told."""
+    if not one.count:
+        return False
+    note = seen.rows.get(f"{COUNTED}{one.name}")
+    last = int(note.text) if note is not None else 1
+    if one.count < last:
+        _count(connection, one)
+    return one.count >= min(TIMES * last, last + MORE)
+
+
+def _count(connection: Connection, one: Held) -> None:
+    _drop(connection, f"{COUNTED}{one.name}")
+    _put(connection, f"{COUNTED}{one.name}", str(one.count), one.since)
 
 
 def _is_untold(connection: Connection, name: str) -> bool:
@@ -153,6 +182,7 @@ def _end(connection: Connection, row: Any, settings: Settings, targets: Iterable
     """Take away the row of an alarm that is over; whoever was told of it is told so."""
     if not _drop(connection, row.name):
         return False
+    _drop(connection, f"{COUNTED}{row.name}")
     text = words.over(settings.business, row.name, row.since, now)
     for target in _hearers(targets, row.name):
         waiting = _drop(connection, _telling(target, row.name, over=False))

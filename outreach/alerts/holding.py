@@ -24,6 +24,7 @@ MOVING = ("plan", "dispatch")  # the stages without which nothing happens
 STARTED = ".started"  # since when stages have run without a gap
 FAILING = ".failing:"  # + stage: since when each look has found it failing
 UNTOLD = ".untold:"  # + target: since when it cannot be told, when that was last tried, and why
+COUNTED = ".counted:"  # + alarm: how many there were when it was last told, or fewer if they became fewer
 
 _alarms, _ticks, _states = table(Alarm), table(Tick), table(CampaignState)
 _messages, _imports = table(Message), table(Import)
@@ -36,6 +37,7 @@ class Held:
     name: str  # its kind, and what it is about if there are several: `paused:win_back`
     since: datetime
     text: str
+    count: int = 0  # of what is told again when there is much more of it
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _paused(seen: Seen, settings: Settings) -> Iterator[Held]:
 def _unknown(seen: Seen, settings: Settings) -> Iterator[Held]:
     count, since = seen.unknown
     if since is not None:
-        yield Held("unknown", since, words.text(settings.business, "unknown", count=count))
+        yield Held("unknown", since, words.text(settings.business, "unknown", count=count), count)
 
 
 def _late_tasks(seen: Seen, settings: Settings) -> Iterator[Held]:
@@ -120,15 +122,36 @@ def _silent(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:
 
 
 def _stopped(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:
-    """The stages no longer finish a tick, though the watch itself goes on."""
+    """
+    Stages no longer finish a tick, though the watch itself goes on: all of them, or one while another does.
+
+    Told that nothing runs, nobody is told that it runs again before every stage does. A stage that
+    has never finished is not missed while another finishes: perhaps nobody runs it here.
+    """
     started = seen.rows.get(STARTED)
-    if started is None or gap(seen, now) is not None:
+    if started is None:
         return
-    ends = [tick.finished_at for stage in MOVING if (tick := seen.ticks.get(stage)) and tick.finished_at]
-    since = max((started.since, *ends))
-    clocks = [settings.clock[stage].clock for stage in MOVING if stage in settings.clock]
-    if now - since > max((PATIENCE, 3 * min(clocks, default=PATIENCE / 3))):
-        yield Held("stopped", since, words.text(settings.business, "stopped"))
+    unwatched = gap(seen, now) is not None
+    sinces = {}
+    for stage in MOVING:
+        tick, known = seen.ticks.get(stage), seen.rows.get(f"stopped:{stage}")
+        if tick is not None and tick.finished_at is not None:
+            sinces[stage] = max((known or started).since, tick.finished_at)
+    newest = max((started.since, *sinces.values()))
+    if not unwatched and now - newest > min(_patience(settings, stage) for stage in MOVING):
+        yield Held("stopped", newest, words.text(settings.business, "stopped"))
+    for stage, since in sinces.items():
+        name = f"stopped:{stage}"
+        if newest - since > _patience(settings, stage) and (name in seen.rows or not unwatched):
+            said = words.text(settings.business, name)
+            lasting = "stopped" in seen.rows and name not in seen.rows
+            yield Held("stopped" if lasting else name, since, said)
+
+
+def _patience(settings: Settings, stage: str) -> timedelta:
+    """How long a stage may take to finish its next tick."""
+    every = settings.clock.get(stage)
+    return max(PATIENCE, 3 * every.clock) if every else PATIENCE
 
 
 def _notes(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:

@@ -49,7 +49,7 @@ def by_email(db: Database, settings: Settings, address: str, news: News, now: da
 
 
 def _outgoing(db: Database, settings: Settings, address: str, news: News, now: datetime) -> Outgoing:
-    key = (news.alarm, news.since.isoformat(), "over" if news.over else "begun")
+    key = (news.alarm, news.since.isoformat(), "over" if news.over else "begun", news.text)
     business = settings.business
     content = Content(
         "email",

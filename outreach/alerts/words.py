@@ -42,17 +42,17 @@ TODO: dict[str, str] = {
 LETTERS: dict[str, Letter] = {
     "es": Letter(
         begun="Hola:\n\n{text}\nDesde: {since}\n\nPara ver qué pasa y seguir, escribe:\n\n    {todo}\n\n"
-        "Este aviso llega una sola vez; te escribiremos de nuevo cuando haya pasado.\n\noutreach, en {business}\n",
+        "Este aviso llega una sola vez; te escribiremos de nuevo si empeora mucho, y cuando haya pasado.\n\noutreach, en {business}\n",
         over="Hola:\n\n{text}\n\nNo hace falta que hagas nada.\n\noutreach, en {business}\n",
     ),
     "pt": Letter(
         begun="Olá,\n\n{text}\nDesde: {since}\n\nPara ver o que acontece e continuar, digite:\n\n    {todo}\n\n"
-        "Este aviso chega uma única vez; escreveremos de novo quando tiver passado.\n\noutreach, em {business}\n",
+        "Este aviso chega uma única vez; escreveremos de novo se piorar muito, e quando tiver passado.\n\noutreach, em {business}\n",
         over="Olá,\n\n{text}\n\nVocê não precisa fazer nada.\n\noutreach, em {business}\n",
     ),
     "en": Letter(
         begun="Hello,\n\n{text}\nSince: {since}\n\nTo see what happens and go on, type:\n\n    {todo}\n\n"
-        "You are told this once; we write again when it is over.\n\noutreach, at {business}\n",
+        "You are told this once; we write again if it gets much worse, and when it is over.\n\noutreach, at {business}\n",
         over="Hello,\n\n{text}\n\nThere is nothing for you to do.\n\noutreach, at {business}\n",
     ),
 }
@@ -82,6 +82,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "nada se planea ni se envía",
             "Nada se planea ni se envía: las etapas plan y dispatch ya no terminan.",
             "Nada funcionó desde {since} hasta {until}. Ya funciona otra vez: lo pendiente que aún vale la pena sale ahora.",
+        ),
+        "stopped:plan": Words(
+            "la etapa plan ya no termina",
+            "La etapa plan ya no termina: nada nuevo se planea. Lo ya planeado se envía.",
+            "La etapa plan termina otra vez.",
+        ),
+        "stopped:dispatch": Words(
+            "la etapa dispatch ya no termina",
+            "La etapa dispatch ya no termina: lo planeado no se envía.",
+            "La etapa dispatch termina otra vez.",
         ),
         "untold": Words(
             "los avisos no llegan por {what}",
@@ -120,6 +130,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "Nada é planejado nem enviado: as etapas plan e dispatch já não terminam.",
             "Nada funcionou de {since} até {until}. Já funciona de novo: o que ainda vale a pena sai agora.",
         ),
+        "stopped:plan": Words(
+            "a etapa plan já não termina",
+            "A etapa plan já não termina: nada de novo é planejado. O que já foi planejado é enviado.",
+            "A etapa plan termina de novo.",
+        ),
+        "stopped:dispatch": Words(
+            "a etapa dispatch já não termina",
+            "A etapa dispatch já não termina: o que foi planejado não é enviado.",
+            "A etapa dispatch termina de novo.",
+        ),
         "untold": Words(
             "os avisos não chegam por {what}",
             "Os avisos não chegam por {what}: {why}.",
@@ -157,6 +177,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "Nothing is planned or sent: the stages plan and dispatch no longer finish.",
             "Nothing ran from {since} to {until}. It runs again: what is due and still worth sending goes out now.",
         ),
+        "stopped:plan": Words(
+            "the stage plan no longer finishes",
+            "The stage plan no longer finishes: nothing new is planned. What was planned before is sent.",
+            "The stage plan finishes again.",
+        ),
+        "stopped:dispatch": Words(
+            "the stage dispatch no longer finishes",
+            "The stage dispatch no longer finishes: what is planned is not sent.",
+            "The stage dispatch finishes again.",
+        ),
         "untold": Words(
             "alerts do not get through by {what}",
             "Alerts do not get through by {what}: {why}.",
@@ -178,21 +208,20 @@ def is_known(name: str) -> bool:
 
 def text(business: Business, name: str, **values: object) -> str:
     """The sentence for an alarm that holds, such as `paused:win_back`."""
-    kind, what = _parts(name)
-    return WORDS[_language(business)][kind].text.format(what=what, **values)
+    return _words(business, name).text.format(what=_parts(name)[1], **values)
 
 
 def over(business: Business, name: str, since: datetime, until: datetime) -> str:
     """The sentence for an alarm that is over."""
-    kind, what = _parts(name)
     times = {"since": written(business, since), "until": written(business, until)}
-    return WORDS[_language(business)][kind].over.format(what=what, **times)
+    return _words(business, name).over.format(what=_parts(name)[1], **times)
 
 
 def subject(business: Business, name: str, said: str, *, is_over: bool) -> str:
     """The subject of an e-mail about it: what is over is said whole, up to its first full stop."""
-    kind, what = _parts(name)
-    title = said.partition(". ")[0].rstrip(".") if is_over else WORDS[_language(business)][kind].title.format(what=what)
+    title = _words(business, name).title.format(what=_parts(name)[1])
+    if is_over:
+        title = said.partition(". ")[0].rstrip(".")
     return f"{business.name}: {title}"
 
 
@@ -222,6 +251,12 @@ def written(business: Business, at: datetime) -> str:
 def _language(business: Business) -> str:
     language = business.locale.partition("-")[0].lower()
     return language if language in WORDS else "en"
+
+
+def _words(business: Business, name: str) -> Words:
+    """Of the very alarm if it has words of its own, as `stopped:plan` has; else of its kind."""
+    known = WORDS[_language(business)]
+    return known.get(name) or known[_parts(name)[0]]
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from outreach.channels import Blame, Finding, Outcome, Outgoing, Receipt, Silent, mime
-from outreach.channels.smtp_connection import End, How, Job, Server
+from outreach.channels.smtp_connection import End, How, Job, Server, fine
 from outreach.channels.smtp_pool import NotOpened, Pool
-from outreach.channels.smtp_replies import Reply, Stage, Standing, meaning
+from outreach.channels.smtp_replies import Reply, Stage, Standing, meaning, reply_of
 from outreach.errors import ChannelError
 from outreach.setting_keys import DEFAULT_SMTP_PORTS
 from outreach.settings import Settings
@@ -85,7 +85,7 @@ class Smtp(Silent):
             raise sending.wrong
 
     def check(self) -> Iterator[Finding]:
-        """Connect, log in, and ask whether the senders may send; no message is begun."""
+        """Connect, log in, and ask whether the senders may send, each to itself; no message is handed over."""
         place = f"{self._server.host}:{self._server.port}"
         smtp: smtplib.SMTP | None = None
         try:
@@ -275,7 +275,8 @@ def _findings(smtp: smtplib.SMTP, server: Server, place: str, senders: Iterable[
     yield _protection(server, place)
     if server.user:
         yield Finding(ok=True, text="the server accepts the login")
-    yield from (_may_send(smtp, mime.read_sender(sender).address) for sender in senders)
+    for sender in senders:
+        yield from _may_send(smtp, mime.read_sender(sender).address)
     size = smtp.esmtp_features.get("size", "")
     if size.isdigit() and int(size):
         yield Finding(ok=True, text=f"it takes messages of up to {int(size) // 1000:,} kB")
@@ -297,13 +298,31 @@ def _protection(server: Server, place: str) -> Finding:
     )
 
 
-def _may_send(smtp: smtplib.SMTP, sender: str) -> Finding:
+def _may_send(smtp: smtplib.SMTP, sender: str) -> Iterator[Finding]:
+    """Up to the recipient, who is the sender: whom else may one ask about? Many servers speak of login only there."""
     utf8 = " BODY=8BITMIME SMTPUTF8" if not sender.isascii() else ""
     smtp.command_encoding = "utf-8" if utf8 else "ascii"
-    code, _ = smtp.docmd("MAIL", f"FROM:<{sender}>{utf8}")
+    reply = reply_of(*smtp.docmd("MAIL", f"FROM:<{sender}>{utf8}"))
+    if fine(Stage.MAIL, reply):
+        yield Finding(ok=True, text="the server accepts the sender of `from`")
+        yield from _takes_mail(reply_of(*smtp.docmd("RCPT", f"TO:<{sender}>")))
+    else:
+        said_what = f"the server answers the sender of `from` with {reply}: {meaning(reply, Stage.MAIL).says}"
+        hint = "is the sender verified with the provider?"
+        yield Finding(ok=False, text=said_what, warning=reply.code < 500, hint=hint)
     smtp.docmd("RSET")
-    if code == 250:
-        return Finding(ok=True, text="the server accepts the sender of `from`")
-    row = meaning(Reply(code, ""), Stage.MAIL)
-    said_what = f"the server answers the sender of `from` with {code}: {row.says}"
-    return Finding(ok=False, text=said_what, warning=code < 500, hint="is the sender verified with the provider?")
+
+
+def _takes_mail(reply: Reply) -> Iterator[Finding]:
+    """What its answer to the recipient tells; nothing if that is yes."""
+    if fine(Stage.RCPT, reply):
+        return
+    row = Standing().judge(meaning(reply, Stage.RCPT))
+    if reply.code < 500:
+        hint = "ask again in a few minutes"
+    elif row.blame is Blame.ADDRESS:
+        hint = "answers and returned mail go to that address: it should exist"
+    else:
+        hint = "it may take no mail from us without a login (`user`, SMTP_PASSWORD), or not relay for this machine"
+    said_what = f"the server answers mail to the address of `from` with {reply}: {row.says}"
+    yield Finding(ok=False, text=said_what, warning=not row.stops, hint=hint)

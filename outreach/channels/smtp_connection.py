@@ -20,6 +20,13 @@ from outreach.channels import Outgoing
 from outreach.channels.smtp_replies import Reply, Stage, take_replies
 from outreach.errors import ChannelError
 
+DOT_TIMEOUTS = 6
+"""
+The answer to a whole message may take so many times `timeout`: RFC 5321 section 4.5.3.2.6 asks for
+ten minutes, as a server may look for viruses first, and to give up earlier puts the message in doubt.
+"""
+LONGEST_DOT = 240.0  # seconds: with the 30 of handing over, it stays within the five minutes of a claim
+
 
 @dataclass(frozen=True)
 class Server:
@@ -188,7 +195,7 @@ class Connection:
         if 0 < self._limit < len(job.data):
             return End(job, How.TOO_LARGE)
         self._job, self._failed, self._dotted = job, None, False
-        self.deadline = now + self._timeout
+        self._wait(now)
         size = f" SIZE={len(job.data)}" if self._sizes else ""
         utf8 = " BODY=8BITMIME SMTPUTF8" if job.utf8 else ""
         mail = f"MAIL FROM:<{job.sender}>{size}{utf8}\r\n".encode()
@@ -214,15 +221,15 @@ class Connection:
             return self._lost()
         end: End | None = None
         for reply in replies:
-            self.deadline = now + self._timeout
             end = self._heard(reply) or end
+            self._wait(now)
             if not self.open:
                 return end
         if over:
             return self._lost() or end
         if self._unsent:
             self._flush()
-            self.deadline = now + self._timeout
+            self._wait(now)
         return end
 
     def give_up(self) -> End | None:
@@ -231,6 +238,11 @@ class Connection:
         if end is not None and end.how is How.CLOSED:
             end.how = How.SILENT
         return end
+
+    def _wait(self, now: float) -> None:
+        """From now on, for as long as what is awaited may take."""
+        longer = min(DOT_TIMEOUTS * self._timeout, LONGEST_DOT) if self._dotted else 0.0
+        self.deadline = now + max(self._timeout, longer)
 
     def _write(self, data: bytes) -> None:
         self._unsent = memoryview(data)
@@ -285,7 +297,7 @@ class Connection:
             return self._ended(How.ACCEPTED if reply.code == 250 else How.ANSWERED, stage, reply)
         if stage is Stage.EMPTY:
             return self._refused()
-        if not _fine(stage, reply):
+        if not fine(stage, reply):
             if stage in (Stage.RSET, Stage.NOOP):
                 return self._lost()
             self._failed = self._failed or (stage, reply)
@@ -350,6 +362,6 @@ class Connection:
         self.close()
 
 
-def _fine(stage: Stage, reply: Reply) -> bool:
+def fine(stage: Stage, reply: Reply) -> bool:
     """RFC 5321 section 4.3.2; 251 is a recipient that is forwarded, 252 one that cannot be checked."""
     return reply.code == 250 or (stage is Stage.RCPT and reply.code in (251, 252))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from outreach.channels import Blame, Outcome
@@ -45,22 +46,12 @@ class Row(NamedTuple):
     says: str  # never the server's own words: they often hold the address
     source: str
     stops: bool = False  # our settings or our standing are wrong: everything else would be refused, too
+    one_or_all: bool = False  # it may be about this recipient, and it may be about us: `Standing` tells
 
 
 _MAIL, _RCPT, _DOT = frozenset({Stage.MAIL}), frozenset({Stage.RCPT}), frozenset({Stage.DOT})
 _TO = frozenset({Stage.RCPT, Stage.DATA, Stage.DOT})
 _ALL = _MAIL | _TO
-
-ONE_OR_ALL = Row(
-    r"5\d\d 5\.7\.(?:1|1[23]\d)",
-    _TO,
-    Outcome.REFUSED,
-    Blame.MESSAGE,
-    "the server's policy refused it",
-    "RFC 3463 section 3.8, X.7.1: not authorised, by a filter of the host or of the recipient; so, too, "
-    "learn.microsoft.com/exchange/troubleshoot/email-delivery/ndr/fix-error-code-5-7-1-in-exchange-online",
-)
-"""`5.7.1` says that a filter refused, and not whose: `standing` tells one recipient's from all of them."""
 
 ROWS = (
     # Mailbox full: soft, although some say it with a 5.
@@ -100,7 +91,16 @@ ROWS = (
     ),
     Row(r"5\d\d 5\.6\.\d+", _ALL, Outcome.REFUSED, Blame.MESSAGE, "the content was refused", "RFC 3463 section 3.7"),
     # Policy and authentication: our own standing.
-    ONE_OR_ALL,
+    Row(
+        r"5\d\d 5\.7\.(?:1|1[23]\d)",
+        _TO,
+        Outcome.REFUSED,
+        Blame.MESSAGE,
+        "the server's policy refused it",
+        "RFC 3463 section 3.8, X.7.1: not authorised, by a filter of the host or of the recipient; so, too, "
+        "learn.microsoft.com/exchange/troubleshoot/email-delivery/ndr/fix-error-code-5-7-1-in-exchange-online",
+        one_or_all=True,
+    ),
     Row(
         r"5\d\d 5\.7\.\d+",
         _ALL,
@@ -142,7 +142,17 @@ ROWS = (
         "RFC 5321 section 3.3: at MAIL, the sender or we ourselves are not acceptable",
         stops=True,
     ),
-    Row(r"55[013]|501", _RCPT, Outcome.REFUSED, Blame.ADDRESS, "there is no such address", "RFC 5321 section 4.2.3"),
+    Row(
+        r"55[013]",
+        _RCPT,
+        Outcome.REFUSED,
+        Blame.ADDRESS,
+        "there is no such address",
+        "RFC 5321 section 4.2.3: `mailbox not found, no access, or command rejected for policy reasons`, so it is "
+        "also the `550 relay not permitted` of Exim's default configuration (src/configure.default in its source)",
+        one_or_all=True,
+    ),
+    Row(r"501", _RCPT, Outcome.REFUSED, Blame.ADDRESS, "there can be no such address", "RFC 5321 section 4.2.3"),
     Row(r"5\d\d.*", _TO, Outcome.REFUSED, Blame.MESSAGE, "the server refused it", "RFC 5321 section 4.2.1: 5yz"),
 )
 UNKNOWN = "the server's answer is in no table"
@@ -155,6 +165,11 @@ def meaning(reply: Reply, stage: Stage) -> Row:
             return row
     outcome = Outcome.DOUBT if stage is Stage.DOT else Outcome.LATER
     return Row("", _ALL, outcome, Blame.NOBODY, UNKNOWN, "")
+
+
+def reply_of(code: int, said: bytes) -> Reply:
+    """The reply as `smtplib` gives it: its code, and its lines without theirs."""
+    return _reply(b"%03d %s" % (code, said.rpartition(b"\n")[2])) if 0 <= code <= 999 else Reply(code)
 
 
 def take_replies(received: bytearray) -> list[Reply]:
@@ -182,13 +197,11 @@ def take_replies(received: bytearray) -> list[Reply]:
 
 LONGEST_REPLY = 65_536
 _LINE = re.compile(rb"([0-9]{3})(?:[ ]+(?:([245])(\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.]))?.*)?\r?")
-_COMMON = {b"250 2.1.0 Ok\r": Reply(250, "2.1.0"), b"250 2.1.5 Ok\r": Reply(250, "2.1.5"), b"250 OK\r": Reply(250)}
 
 
+@lru_cache(maxsize=256)  # a server says nearly always the same
 def _reply(line: bytes) -> Reply:
     """Its last line: it has the code, and the enhanced one as every line does (RFC 2034 section 4)."""
-    if known := _COMMON.get(line):
-        return known
     found = _LINE.fullmatch(line)
     if found is None:
         raise ValueError("not a reply")
@@ -199,10 +212,11 @@ def _reply(line: bytes) -> Reply:
 
 class Standing:
     """
-    Whether a `5.7.1` is one recipient's filter or means us.
+    Whether a refusal is about one recipient or about us, where the reply does not say (`Row.one_or_all`).
 
-    Once the server has taken a message of ours, a lone one counts against its message. Before that
-    it may come again; and when `LIMIT` come in a row, the server means us.
+    Once the server has taken a message of ours, a lone one counts, against its message or its
+    address. Before that it may come again, and nobody is blamed; and when `LIMIT` come in a row
+    with no message taken between them, the server means us.
     """
 
     LIMIT = 5
@@ -217,10 +231,13 @@ class Standing:
 
     def judge(self, row: Row) -> Row:
         """The row as it is to be understood now."""
-        if row is not ONE_OR_ALL:
+        if not row.one_or_all:
             return row
         self._refused += 1
         if self._refused >= self.LIMIT:
-            says = f"the server's policy refused {self._refused} messages in a row"
+            says = f"the server refused {self._refused} messages in a row, so it refuses us: is the login missing?"
             return row._replace(outcome=Outcome.LATER, blame=Blame.NOBODY, says=says, stops=True)
-        return row if self._accepted else row._replace(outcome=Outcome.LATER, blame=Blame.NOBODY)
+        if self._accepted:
+            return row
+        says = "the server refuses this recipient, or us"
+        return row._replace(outcome=Outcome.LATER, blame=Blame.NOBODY, says=says)

@@ -84,6 +84,7 @@ def _surroundings(place: Here) -> Iterator[About]:
         "clock": _clock(place.settings, place.now),
         "time zones": _time_zones(place.settings),
         "public_url": _public_url(place.settings),
+        "what comes back": _answers(place.settings),
         "sources": _sources(place.settings),
         "alerts": _alerts(place.settings),
     }
@@ -178,7 +179,7 @@ def _time_zones(used: Settings) -> Iterator[Finding]:
 
 
 def _public_url(used: Settings) -> Iterator[Finding]:
-    real = sorted(name for name, channel in used.channels.items() if channel.provider not in ("outbox", STAFF))
+    real = sorted(n for n, channel in used.channels.items() if channel.provider != STAFF and not channel.is_stand_in)
     url = urlsplit(used.public_url)
     if not real:
         yield _good(f"links begin with {used.public_url}; nothing leaves this machine yet")
@@ -189,7 +190,13 @@ def _public_url(used: Settings) -> Iterator[Finding]:
         text = f"{used.public_url} is not https: who opens a link can be seen, and providers may not call back"
         yield _doubtful(text, "put it behind https")
     else:
-        yield _good(f"links and providers' calls lead to {used.public_url}")
+        yield _good(f"links lead to {used.public_url}")
+
+
+def _answers(used: Settings) -> Iterator[Finding]:
+    if any(channel.provider != STAFF and not channel.is_stand_in for channel in used.channels.values()):
+        text = "nothing takes providers' reports, replies or unsubscribe links in this version yet"
+        yield _doubtful(text, "watch the providers' own pages for bounces, complaints and opt-outs until then")
 
 
 def _is_public(host: str) -> bool:

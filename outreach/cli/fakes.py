@@ -6,12 +6,13 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outreach.cli import show
+from outreach.errors import OutreachError
 
 if TYPE_CHECKING:
     from outreach.testing.sendgrid import FakeSendGrid
@@ -51,9 +52,12 @@ def _run(smtp_port: int, twilio_port: int, sendgrid_port: int) -> None:
     from outreach.testing.twilio import FakeTwilio
 
     with ExitStack() as running:
-        smtp = running.enter_context(FakeSmtp(port=smtp_port))
-        twilio = running.enter_context(FakeTwilio(port=twilio_port, whatsapp=[NUMBER]))
-        sendgrid = running.enter_context(FakeSendGrid(port=sendgrid_port))
+        with _named("--smtp-port", smtp_port):
+            smtp = running.enter_context(FakeSmtp(port=smtp_port))
+        with _named("--twilio-port", twilio_port):
+            twilio = running.enter_context(FakeTwilio(port=twilio_port, whatsapp=[NUMBER]))
+        with _named("--sendgrid-port", sendgrid_port):
+            sendgrid = running.enter_context(FakeSendGrid(port=sendgrid_port))
         show.line("Nothing that is sent here reaches anybody. In outreach.yaml, in place of your own `channels`:\n")
         show.line(CHANNELS.format(sendgrid=sendgrid.url, twilio=twilio.url, number=NUMBER))
         show.line("E-mail by SMTP in place of SendGrid:\n")
@@ -64,6 +68,15 @@ def _run(smtp_port: int, twilio_port: int, sendgrid_port: int) -> None:
         show.line("\nWhat is accepted, until Ctrl-C:")
         for text in accepted(smtp, twilio, sendgrid):
             show.line(text)
+
+
+@contextmanager
+def _named(option: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutreachError(f"port {port} cannot be used ({why.lower()}): give another by {option}") from error
 
 
 def environment(twilio: FakeTwilio, sendgrid: FakeSendGrid) -> Mapping[str, str]:

@@ -69,10 +69,11 @@ def next_(
         show.line("No task can be opened now.")
         return
     one = opened.task
-    show.line(f"{one.channel.capitalize()} {one.name or one.customer} at {opened.address}")
-    show.line(f"{one.campaign}/{one.step}, best before {show.when(one.best_before, place.zone)}")
+    show.line(show.cell(f"{one.channel.capitalize()} {one.name or one.customer} at {opened.address}"))
+    show.line(show.cell(f"{one.campaign}/{one.step}, best before {show.when(one.best_before, place.zone)}"))
     show.line("")
-    show.line(opened.script)
+    for line in opened.script.splitlines():
+        show.line(show.cell(line))
     show.line("")
     scored = " --score N" if opened.survey else ""
     show.line(f"Then say: outreach tasks done {one.id[:12]} reached{scored}   (or {RESULTS.removeprefix('reached, ')})")

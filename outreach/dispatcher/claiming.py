@@ -56,7 +56,8 @@ def claim(
     At most `size` due messages, ours until `lease_until`: the highest priority first, then the longest due.
 
     `only` is the id of a manual send: its messages alone.
-    Takes a time that depends on `size` and the number of different priorities, not on how many wait.
+    Takes a time that depends on `size` and the number of different priorities, not on how many wait
+    for later; due messages of a paused campaign are stepped over one by one.
     """
     return take(connection, _due(connection, now, size, only), token, lease_until)
 

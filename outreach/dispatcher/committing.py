@@ -192,7 +192,8 @@ class _Look:
                 stay.append((row, End(Status.CANCELLED, item)))
         may_go: list[tuple[Going, Facts, Send]] = []
         items_known = [one.item for one in known]
-        fetched = facts.fetch(self.connection, self.settings, items_known, self.chunk.now) if known else []
+        now, secret = self.chunk.now, self.db.secret
+        fetched = facts.fetch(self.connection, self.settings, items_known, now, secret=secret) if known else []
         for one, found in zip(known, fetched, strict=True):
             verdict = gates.decide(found, one.rules, self.settings, self.chunk.now)
             if isinstance(verdict, Send):
@@ -206,13 +207,13 @@ class _Look:
     def _fill(self, may_go: Sequence[tuple[Going, Facts, Send]], stay: list[Stays]) -> list[Ready]:
         contexts = facts.contexts(self.connection, self.settings, [one.item for one, _, _ in may_go])
         open_talks = self._conversations(may_go)
-        pace = pacing.read(self.connection, self.settings, self.chunk.now)
+        pace = pacing.read(self.connection, self.settings, self.chunk.now, self.chunk.behind)
         ready: list[Ready] = []
         for (one, found, first), context in zip(may_go, contexts, strict=True):
             verdict = self._again(one, found, first)
             if isinstance(verdict, Send):
                 sender = sender_of(self.settings, verdict.channel, verdict.contact_id)
-                until = pace.wait(verdict.channel, sender)
+                until = pace.wait(verdict.channel, sender, one.item.expires_at)
                 if until is not None:
                     verdict = Defer(until, Reason.RATE, f"{verdict.channel} by {self._provider(verdict.channel)}")
                 else:
@@ -242,8 +243,11 @@ class _Look:
         if isinstance(verdict, Send):
             if verdict.contact_id not in self.held:  # the customer's address changed this moment
                 return Defer(self.chunk.now, Reason.RETRY)
-            if self._provider(verdict.channel) == STAFF and not self.chunk.by_person:
+            by_staff = self._provider(verdict.channel) == STAFF
+            if by_staff and not self.chunk.by_person:
                 return Defer(one.item.expires_at, Reason.PERSON, verdict.channel)
+            if self.chunk.by_person and not by_staff:  # what kept it with a person is gone
+                return Defer(self.chunk.now, Reason.RETRY)
         return verdict
 
     def _made(

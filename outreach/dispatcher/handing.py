@@ -55,13 +55,16 @@ def clocks() -> tuple[float, float]:
     return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()
 
 
-def hand_over(ready: Sequence[Ready], settings: Settings, channels: Channels, handed: Handed) -> None:
+def hand_over(
+    ready: Sequence[Ready], settings: Settings, channels: Channels, handed: Handed, start: tuple[float, float]
+) -> None:
     """
     Give the chunk to its channels, one after the other; `handed` is filled as they answer.
 
+    `start` is what `clocks` said before the chunk was committed.
+
     It is right at any moment, also when a channel raises what is not a ChannelError.
     """
-    start = clocks()
     by_channel: dict[str, list[Outgoing]] = defaultdict(list)
     for one in ready:
         by_channel[one.outgoing.channel].append(one.outgoing)

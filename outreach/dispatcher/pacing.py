@@ -4,14 +4,16 @@ Pacing: how fast each sender, and each provider, may send, over all processes.
 The generic cell rate algorithm (ITU-T I.371): a name's `free_at` is when all that it was given
 would be paid off at its rate; it may be given more while that is no further ahead than a short
 tolerance. So in any stretch of time it gets what its rate allows, plus at most the tolerance's
-worth. A message that must wait is put behind the last one that does, so that each is looked at
-again about when its turn comes. Nothing here sleeps.
+worth. What must wait is spread over the time that its sender needs, in the order of the tick, so
+that each is looked at again about when its turn comes; the most important are asked first then,
+too. Nothing here sleeps.
 
 The state is read and written in the transaction that commits `sending`, under the rows' locks.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,15 +31,14 @@ from outreach.values import Limit, parse_limit
 _rates = table(Rate)
 _ADD = text("INSERT INTO rates (name, slowed) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING")
 _READ = select(_rates).where(among(_rates.c.name, "names")).order_by(_rates.c.name)
-_WRITE = (
-    update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=bindparam("free"), tail_at=bindparam("tail"))
-)
+_WRITE = update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=bindparam("free"))
 _SLOW = (
     update(_rates)
     .where(_rates.c.name == bindparam("of"))
     .values(slow_until=bindparam("until"), slowed=bindparam("times"))
 )
 NO_TIME = timedelta()
+SOON = timedelta(seconds=1)
 
 
 @dataclass
@@ -46,7 +47,6 @@ class _Name:
 
     interval: timedelta  # of one message; zero: no limit
     free_at: datetime | None = None
-    tail_at: datetime | None = None
     slow_until: datetime | None = None
     changed: bool = False
 
@@ -61,48 +61,50 @@ class _Name:
 class Pace:
     """The senders and providers that a chunk's messages may leave by."""
 
-    def __init__(self, settings: Settings, now: datetime, rows: Iterable[Any]) -> None:
+    def __init__(self, settings: Settings, now: datetime, rows: Iterable[Any], behind: Counter[str]) -> None:
         self._settings = settings
         self._now = now
+        self._behind = behind
         self._tolerance = settings.clock["dispatch"].clock if "dispatch" in settings.clock else timedelta(seconds=5)
         self._names = {name: _Name(interval) for name, interval in _intervals(settings).items()}
         for row in rows:
             if row.name in self._names:
                 one = self._names[row.name]
-                one.free_at, one.tail_at, one.slow_until = row.free_at, row.tail_at, row.slow_until
+                one.free_at, one.slow_until = row.free_at, row.slow_until
 
-    def wait(self, channel: str, sender: str) -> datetime | None:
-        """None where a message may leave now; else when its turn comes, behind those that wait already."""
-        names = self._of(channel, sender)
-        opens = max(one.opens(self._now, self._tolerance) for one in names)
-        if opens <= self._now:
+    def wait(self, channel: str, sender: str, expires_at: datetime) -> datetime | None:
+        """
+        None where a message may leave now; else when to look at it again.
+
+        That is behind those of this tick that wait already, and before its expiry while there is any
+        time left: only its expiry itself ends it.
+        """
+        until = self._now
+        for name in self._of(channel, sender):
+            one = self._names[name]
+            opens = one.opens(self._now, self._tolerance)
+            if opens > self._now:
+                until = max(until, opens + self._behind[name] * one.interval)
+                self._behind[name] += 1
+        if until <= self._now:
             return None
-        for one in names:
-            if one.interval:
-                opens = max(opens, one.tail_at or opens)
-        for one in names:
-            if one.interval:
-                one.tail_at, one.changed = opens + one.interval, True
-        return opens
+        return max(min(until, expires_at - SOON), self._now + SOON)
 
     def take(self, channel: str, sender: str, parts: int) -> None:
         """Note that a message of so many parts leaves now."""
-        for one in self._of(channel, sender):
+        for one in (self._names[name] for name in self._of(channel, sender)):
             if one.interval:
                 one.free_at = max(one.free_at or self._now, self._now) + max(parts, 1) * one.interval
                 one.changed = True
 
     def write(self, connection: Connection) -> None:
         """Keep what has changed."""
-        changed = [
-            {"of": name, "free": one.free_at, "tail": one.tail_at} for name, one in self._names.items() if one.changed
-        ]
+        changed = [{"of": name, "free": one.free_at} for name, one in self._names.items() if one.changed]
         if changed:
             connection.execute(_WRITE, changed)
 
-    def _of(self, channel: str, sender: str) -> tuple[_Name, ...]:
-        provider = self._settings.channels[channel].provider
-        return self._names[_sender(channel, sender)], self._names[provider]
+    def _of(self, channel: str, sender: str) -> tuple[str, str]:
+        return _sender(channel, sender), self._settings.channels[channel].provider
 
 
 def _sender(channel: str, sender: str) -> str:
@@ -130,7 +132,7 @@ def _interval(limit: Limit | None) -> timedelta:
     return limit.per.clock / limit.count if limit else NO_TIME
 
 
-def read(connection: Connection, settings: Settings, now: datetime) -> Pace:
+def read(connection: Connection, settings: Settings, now: datetime, behind: Counter[str]) -> Pace:
     """Where every sender stands, locked where it has a limit, so that two processes share it truly."""
     limited = [name for name, interval in _intervals(settings).items() if interval]
     if limited:
@@ -140,7 +142,7 @@ def read(connection: Connection, settings: Settings, now: datetime) -> Pace:
         rows = []
     others = [name for name in _intervals(settings) if name not in limited]
     rows += connection.execute(_READ, {"names": others}).all()
-    return Pace(settings, now, rows)
+    return Pace(settings, now, rows, behind)
 
 
 def slow(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, update
@@ -94,6 +95,7 @@ class Chunk:
     now: datetime
     lease_until: datetime
     by_person: bool = False  # claimed by a person who opened a task, not by a program
+    behind: Counter[str] = field(default_factory=Counter)  # by sender or provider, how many of this tick wait already
 
 
 Change = tuple[dict[str, Any], tuple[str, str]]  # a message's new values, and what to count it as
@@ -102,6 +104,15 @@ Stays = tuple[Any, Verdict]  # a message's row, and why it does not go
 # What a message in `planned` has, once it has been there before: nothing of its attempt.
 UNCLAIMED: dict[str, Any] = {"claim": None, "lease_until": None}
 UNSENT: dict[str, Any] = {**UNCLAIMED, "contact_id": None, "sent_at": None}
+
+
+def minutes_on(now: datetime, started: float) -> datetime:
+    """
+    `now`, moved on by the whole minutes since `started` (of the monotonic clock).
+
+    So a long tick does not judge sending hours by a moment long past, and a short one has one `now`.
+    """
+    return now + timedelta(minutes=(time.monotonic() - started) // 60)
 
 
 def manual_campaign(template: str, channels: Sequence[str], purpose: str) -> Campaign:

@@ -18,6 +18,7 @@ from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready, T
 from outreach.gates import Defer
 from outreach.models import Contact, Message, Reason, Scope, Status, table
 
+MOST_TEXTS = 5  # of one campaign refused in a chunk, and none accepted: the text is wrong, not the recipient
 MOST_ATTEMPTS = 8  # at one message, of those that count: a back-off of some two hours in all
 
 _messages, _contacts = table(Message), table(Contact)
@@ -43,6 +44,9 @@ def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed:
     update_each(connection, [{"of": one.going.row.id, **values} for one, values in others], *ours)
     forget(connection, [one.going.row.id for one, values in others if "contact_id" in values])
     _tag(connection, sent)
+    for campaign, detail in _refused_texts(ready, handed).items():
+        reason = f"{MOST_TEXTS} texts and more were refused, and none was taken: {detail}"
+        pause(connection, [campaign], reason, chunk.now)
     for channel, reason in handed.wrong.items():
         concerned = {one.going.item.campaign.name for one in ready if one.outgoing.channel == channel}
         pause(connection, concerned, reason, chunk.now)
@@ -127,6 +131,19 @@ def _unit(public_id: str, attempt: int) -> float:
     return hashlib.sha256(f"{public_id}:{attempt}".encode()).digest()[0] / 256
 
 
+def _refused_texts(ready: Sequence[Ready], handed: Handed) -> dict[str, str]:
+    """The campaigns whose texts the providers refuse, with what the last refusal said."""
+    told: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    for one in ready:
+        receipt, campaign = handed.receipts.get(one.outgoing.public_id), one.going.item.campaign.name
+        if receipt is not None and receipt.outcome is Outcome.ACCEPTED:
+            taken.add(campaign)
+        elif receipt is not None and receipt.blame is Blame.MESSAGE:
+            told.setdefault(campaign, []).append(receipt.detail)
+    return {name: said[-1] for name, said in told.items() if len(said) >= MOST_TEXTS and name not in taken}
+
+
 # --- the sender ------------------------------------------------------------------------------------
 
 
@@ -159,13 +176,9 @@ def _slow(
 
 def _tag(connection: Connection, sent: Sequence[Ready]) -> None:
     """Put the step's tag on the customer; one that an import put there becomes ours as well."""
-    tags = [
-        {"customer": one.going.item.customer_id, "tag": one.going.item.step.tag}
-        for one in sent
-        if one.going.item.step.tag
-    ]
-    if tags:
-        connection.execute(_TAG, tags)
+    tags = {(one.going.item.customer_id, one.going.item.step.tag) for one in sent if one.going.item.step.tag}
+    if tags:  # in one order, so that two dispatchers never wait for each other
+        connection.execute(_TAG, [{"customer": customer, "tag": tag} for customer, tag in sorted(tags)])
 
 
 _TAG = text(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from outreach import facts, releases, store
 from outreach.channels import Blame, Outcome, Receipt
@@ -27,9 +28,10 @@ from outreach.gates import Defer
 from outreach.models import Customer, Message, MessageEvent, Reason, Status, table
 from outreach.setting_keys import STAFF
 from outreach.settings import Settings
-from outreach.store import Database
+from outreach.store import Database, among
 
 LEASE = timedelta(hours=4)  # an opened task that nobody speaks of any more is in doubt
+OPENING = timedelta(minutes=5)  # a task being opened is hidden for so long, if its opener goes away meanwhile
 MOST_CALLS = 3  # that nobody answers
 WAITS = (timedelta(hours=3), timedelta(days=1))  # after the first unanswered call, and the second
 CALL_BACK_WITHIN = timedelta(days=1)  # of the time agreed: it outlives the step's own expiry
@@ -62,7 +64,7 @@ class Task:
     due_at: datetime
     best_before: datetime
     opened_at: datetime | None
-    calls: int  # made so far without an answer
+    calls: int  # on this channel that nobody answered
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,29 @@ def listed(db: Database, settings: Settings) -> list[Task]:
     with store.read(db) as connection:
         rows = list(connection.execute(_COLUMNS.where(*opened)))
         rows += connection.execute(_COLUMNS.where(text(_WAITING))).all()
-    return [_task(row) for row in rows]
+        calls = _unanswered_calls(connection, [row.id for row in rows])
+    return [_task(row, calls) for row in rows]
 
 
 def _staffed(settings: Settings) -> set[str]:
     return {name for name, channel in settings.channels.items() if channel.provider == STAFF}
 
 
-def _task(row: Any) -> Task:
+Calls = Counter[tuple[int, str]]  # by message and channel, those that nobody answered
+
+
+def _unanswered_calls(connection: Connection, messages: Collection[int]) -> Calls:
+    """From what was said of them: attempts count call-backs and the step's earlier channels, too."""
+    c = _events.c
+    query = select(c.message_id, c.detail).where(among(c.message_id, messages), c.kind == "called")
+    return Counter(
+        (message, str(detail.get("channel")))
+        for message, detail in connection.execute(query)
+        if detail.get("outcome") == Result.NO_ANSWER
+    )
+
+
+def _task(row: Any, calls: Calls) -> Task:
     status = {Status.PLANNED: "waiting", Status.SENDING: "open"}.get(row.status, "unknown")
     return Task(
         id=row.public_id,
@@ -118,7 +135,7 @@ def _task(row: Any) -> Task:
         due_at=row.due_at,
         best_before=row.expires_at,
         opened_at=None if status == "waiting" else row.sent_at,
-        calls=row.attempts - (status != "waiting"),
+        calls=calls[row.id, row.channel],
     )
 
 
@@ -153,11 +170,11 @@ def open_next(db: Database, settings: Settings, now: datetime, *, task: str = ""
     """
     loaded = releases.current(db, settings)
     while loaded is not None:
-        chunk = Chunk(loaded, secrets.token_hex(8), now, now + LEASE, by_person=True)
+        chunk = Chunk(loaded, secrets.token_hex(8), now, now + LEASE, by_person=True)  # what goes gets this lease
         with store.write(db) as connection:
             statement = _NEXT_BY_DIALECT[connection.dialect.name]
             ids = connection.execute(statement, {"now": store.micros(now), "id": task}).scalars().all()
-            rows = claiming.take(connection, ids, chunk.token, chunk.lease_until)
+            rows = claiming.take(connection, ids, chunk.token, now + OPENING)
         if not rows:
             return None
         ready = committing.commit(db, chunk, rows, Counter())
@@ -169,7 +186,8 @@ def open_next(db: Database, settings: Settings, now: datetime, *, task: str = ""
 def _opened(db: Database, one: Ready) -> Opened:
     with store.read(db) as connection:
         row = connection.execute(_COLUMNS.where(_messages.c.id == one.going.row.id)).one()
-    return Opened(_task(row), one.outgoing.address, one.outgoing.content.text, one.going.item.step.survey)
+        calls = _unanswered_calls(connection, [row.id])
+    return Opened(_task(row, calls), one.outgoing.address, one.outgoing.content.text, one.going.item.step.survey)
 
 
 # --- done ------------------------------------------------------------------------------------------
@@ -268,7 +286,8 @@ def _follows(
     if result is Result.NOT_CALLED:
         again = _again(now, "handed back")
         return {**again, "attempts": row.attempts - 1}, "it is back on the list at the next dispatch"
-    return _unanswered(row, now)
+    calls = _unanswered_calls(connection, [row.id])[row.id, row.channel] + 1
+    return _unanswered(row, calls, now)
 
 
 def _again(at: datetime, detail: str) -> dict[str, Any]:
@@ -276,12 +295,13 @@ def _again(at: datetime, detail: str) -> dict[str, Any]:
     return {"status": Status.PLANNED, **UNSENT, "ready_at": at, "blocked_by": Reason.RETRY, "detail": detail}
 
 
-def _unanswered(row: Any, now: datetime) -> tuple[dict[str, Any], str]:
-    detail = f"nobody answered, {row.attempts} times"
-    if row.attempts >= MOST_CALLS:
+def _unanswered(row: Any, calls: int, now: datetime) -> tuple[dict[str, Any], str]:
+    """`calls` is how many of them nobody answered, this one included."""
+    detail = f"nobody answered, {calls} times"
+    if calls >= MOST_CALLS:
         values = {"status": Status.FAILED, "reason": Reason.GAVE_UP, "detail": detail, **UNCLAIMED}
         return values, f"nobody answered {MOST_CALLS} times: it ends here"
-    change: Change = committing.deferred(row, Defer(now + WAITS[row.attempts - 1], Reason.RETRY, detail), now)
+    change: Change = committing.deferred(row, Defer(now + WAITS[calls - 1], Reason.RETRY, detail), now)
     values = {"status": Status.PLANNED, **UNSENT, **change[0]}
     if values["status"] == Status.EXPIRED:
         return values, "there is no time for another call before it expires: it ends here"
@@ -298,9 +318,10 @@ def _note(
         said.append((kind, {"outcome": result.value, "notes": notes, "channel": row.channel}))
     if score is not None:
         said.append(("answered", {"survey": survey, "score": score, "channel": row.channel}))
+    earlier = connection.execute(select(func.count()).where(_events.c.message_id == row.id)).scalar_one()
     rows = [
         {
-            "event_id": f"task:{row.public_id}:{row.attempts}:{kind}",
+            "event_id": f"task:{row.public_id}:{row.channel}:{earlier}:{kind}",
             "message_id": row.id,
             "customer_id": row.customer_id,
             "kind": kind,

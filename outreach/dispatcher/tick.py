@@ -14,12 +14,14 @@ from sqlalchemy import Connection
 from outreach import releases, store
 from outreach.dispatcher import claiming, committing, handing, recording, watching
 from outreach.dispatcher.handing import Channels, Handed
-from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of
+from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of, minutes_on
+from outreach.errors import DatabaseError
 from outreach.releases import Loaded
 from outreach.settings import Settings
 from outreach.store import Database
 
 CHUNK = 100
+RECORD_AGAIN = (0.2, 1.0, 5.0)  # seconds to wait when what became of a chunk cannot be written
 LEASE = timedelta(minutes=5)  # longer than a chunk can take: 30 s of handing over, and its last answers
 
 
@@ -71,6 +73,7 @@ class _Tick:
         self.db, self.settings, self.now, self.channels = db, settings, now, channels
         self.size, self.limit, self.only = size, limit, only
         self.started = time.monotonic()
+        self.behind: Counter[str] = Counter()
         self.tally: Tally = Counter({("unknown", ""): claiming.release_expired(db, now)})
 
     def passed(self) -> datetime:
@@ -84,30 +87,50 @@ class _Tick:
             claimed = self._claim(connection, loaded)
         while claimed is not None:
             chunk, rows = claimed
+            self.tally["claimed", ""] += len(rows)
+            start = handing.clocks()
             ready = committing.commit(self.db, chunk, rows, self.tally)
             handed = Handed()
             try:
-                handing.hand_over(ready, chunk.loaded.settings, self.channels, handed)
+                handing.hand_over(ready, chunk.loaded.settings, self.channels, handed, start)
                 loaded = self._release(stop)
             except BaseException:
-                self._record(chunk, ready, handed)
+                self._record(chunk, ready, handed, None)
                 raise
-            with store.write(self.db) as connection:
-                if ready:
-                    recording.record(connection, chunk, ready, handed, self.tally)
-                claimed = self._claim(connection, loaded)
+            claimed = self._record(chunk, ready, handed, loaded)
 
-    def _record(self, chunk: Chunk, ready: list[Ready], handed: Handed) -> None:
-        with store.write(self.db) as connection:
-            recording.record(connection, chunk, ready, handed, self.tally)
+    def _record(
+        self, chunk: Chunk, ready: list[Ready], handed: Handed, loaded: Loaded | None
+    ) -> tuple[Chunk, list[Any]] | None:
+        """
+        Write what became of a chunk, and claim the next one.
+
+        What the providers said is known here alone, so a database that is away for a moment is waited
+        for. Raises DatabaseError when it stays away: then nobody knows, and the messages are in doubt.
+        """
+        for pause in (*RECORD_AGAIN, None):
+            tally: Tally = Counter()
+            try:
+                with store.write(self.db) as connection:
+                    if ready:
+                        recording.record(connection, chunk, ready, handed, tally)
+                    claimed = self._claim(connection, loaded)
+            except DatabaseError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                self.tally.update(tally)
+                return claimed
+        return None
 
     def _claim(self, connection: Connection, loaded: Loaded | None) -> tuple[Chunk, list[Any]] | None:
         size = self.size if self.limit is None else min(self.size, self.limit - self.tally["claimed", ""])
         if size <= 0 or loaded is None:
             return None
-        chunk = Chunk(loaded, secrets.token_hex(8), self.now, self.passed() + LEASE)
-        rows = claiming.claim(connection, self.now, size, chunk.token, chunk.lease_until, self.only)
-        self.tally["claimed", ""] += len(rows)
+        now = minutes_on(self.now, self.started)
+        chunk = Chunk(loaded, secrets.token_hex(8), now, self.passed() + LEASE, behind=self.behind)
+        rows = claiming.claim(connection, now, size, chunk.token, chunk.lease_until, self.only)
         return (chunk, rows) if rows else None
 
     def _release(self, stop: Callable[[], bool]) -> Loaded | None:

@@ -8,6 +8,7 @@ with the reason; what only keeps a message waiting is asked again by the dispatc
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ class Draft:
     amounts: dict[str, Amount] = field(default_factory=dict)  # by channel, in the order they are tried
     not_now: dict[tuple[str, bool], Waits] = field(default_factory=dict)
     first: Shown | None = None
+    drafted: float = field(default_factory=time.monotonic)
 
     @property
     def template(self) -> str:
@@ -296,7 +298,7 @@ class _Drafting:
 
     def _page(self, connection: Connection, ids: Sequence[int]) -> None:
         items = [self._item(customer) for customer in ids]
-        found = facts.fetch(connection, self.settings, items, self.now)
+        found = facts.fetch(connection, self.settings, items, self.now, secret=self.db.secret)
         going: list[tuple[Item, Facts, str]] = []
         for item, one in zip(items, found, strict=True):
             if one.withdrawn is not None:  # merged or erased this very moment

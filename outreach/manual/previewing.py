@@ -155,7 +155,7 @@ class _Previewing:
         occasion = self._occasion()
         is_sample = occasion is None and self.campaign.trigger.subject != "customer"
         item = self._item(occasion)
-        found = facts.fetch(self.connection, self.settings, [item], self.now)[0]
+        found = facts.fetch(self.connection, self.settings, [item], self.now, secret=self.db.secret)[0]
         item.arm = variant or self._drawn(found)
         by = channel or self._first(item, found)
         rules = facts.rules(item)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, literal_column, select, text
+from sqlalchemy import Connection, case, func, insert, literal_column, select, text
 
 from outreach import arms, store, timing
 from outreach.dispatcher import MANUAL, dispatch
+from outreach.dispatcher.parts import minutes_on
 from outreach.manual.drafting import Draft, Intended, Progress
 from outreach.manual.people import admit
 from outreach.models import CampaignState, ManualSend, Message, Status, table, to_micros
@@ -60,7 +61,7 @@ def send(db: Database, settings: Settings, draft: Draft, progress: Progress | No
         DatabaseError: what is written by then is sent by the next dispatch.
     """
     number = write(db, draft, progress)
-    dispatch(db, settings, draft.now, only=number)
+    dispatch(db, settings, minutes_on(draft.now, draft.drafted), only=number)  # somebody was asked meanwhile
     return became(db, number)
 
 
@@ -73,7 +74,7 @@ def write(db: Database, draft: Draft, progress: Progress | None = None) -> int:
     for page in store.in_chunks(draft.intended, BATCH):
         with store.write(db) as connection:
             if not done:
-                store.seen(connection, draft.now)
+                store.seen(connection, minutes_on(draft.now, draft.drafted))
                 number = number or _begin(connection, draft)
             new = admit(connection, [draft.strangers[one.external_id] for one in page if not one.customer_id])
             rows = [_row(db, draft, number, one, one.customer_id or new[one.external_id]) for one in page]
@@ -146,7 +147,8 @@ _KINDS = {
 def became(db: Database, number: int) -> Became:
     """Where the messages of a send stand at this moment."""
     c = _messages.c
-    reason = func.coalesce(c.reason, c.blocked_by, literal_column("''"))
+    waits_for = case((text("status = 'planned'"), c.blocked_by))  # what held it back stays on the row of what was sent
+    reason = func.coalesce(c.reason, waits_for, literal_column("''"))
     since = select(_sends.c.at).where(_sends.c.id == number).scalar_subquery()  # so that the index serves
     of = (c.campaign == MANUAL, c.created_at >= since, c.record_id == number)
     counts = select(c.status, reason, func.count(), func.min(c.ready_at), func.min(c.detail))

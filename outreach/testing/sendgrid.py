@@ -1,8 +1,8 @@
 """
 A stand-in for SendGrid on 127.0.0.1: mail/send, logs, scopes, senders, signed events.
 
-It judges a request as SendGrid does and keeps what it accepts as the recipients would read it, each
-personalization's substitutions made. Pages under www.twilio.com/docs/sendgrid/api-reference: mail-send/mail-send,
+It judges a request as SendGrid does, at once, and keeps what it accepts. What the recipients would read, each
+personalization's substitutions made, is worked out when somebody looks at `accepted`. Pages under www.twilio.com/docs/sendgrid/api-reference: mail-send/mail-send,
 mail-send/errors, how-to-use-the-sendgrid-v3-api/rate-limits.
 
 Where SendGrid's own way is not known, this one is the stricter: it takes no address twice in one request.
@@ -19,13 +19,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cryptography.hazmat.primitives import hashes
@@ -99,6 +100,15 @@ class Reply:
     late: bool = False  # it comes later than anybody waits
 
 
+class _Accepted(NamedTuple):
+    """A request that was accepted, as it came."""
+
+    number: str  # its X-Message-Id
+    body: bytes
+    at: datetime
+    dropped: str
+
+
 class FakeSendGrid:
     """
     The server, as a context manager; `url` is what `base_url` must be.
@@ -118,14 +128,19 @@ class FakeSendGrid:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.faults = faults if isinstance(faults, Faults) else Faults(faults)
-        self.accepted: list[Mail] = []
         self.requests: list[Recorded] = []
+        self.most_at_once = 0
+        # Called in the request's own thread; what it gives back, if anything, is answered in place of all else.
+        self.on_request: Callable[[Recorded], Reply | None] = lambda _: None
         self.api_key = api_key
         self._scopes, self._senders, self._domains = scopes, senders, domains
         self._most_bytes = most_bytes
+        self._mails: list[Mail] = []
+        self._unread: deque[_Accepted] = deque()
         self._counts: Counter[str] = Counter()
+        self._at_once = 0
         self._events: dict[str, list[dict[str, Any]]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._left: int | None = None
         self._resets_at = 0
         self._private = ec.generate_private_key(ec.SECP256R1())
@@ -158,6 +173,14 @@ class FakeSendGrid:
     def environment(self) -> dict[str, str]:
         """The secrets of whoever sends through it."""
         return {"SENDGRID_API_KEY": self.api_key, "SENDGRID_WEBHOOK_KEY": self.public_key}
+
+    @property
+    def accepted(self) -> list[Mail]:
+        """Every message accepted so far, in the order of the requests and their personalizations."""
+        with self._lock:
+            while self._unread:
+                self._mails += _mails(self._unread.popleft())
+            return self._mails
 
     def accepted_count(self, public_id: str) -> int:
         """How many times a message with this id of ours was accepted."""
@@ -221,7 +244,15 @@ class FakeSendGrid:
         """Record a request, and answer it as SendGrid would, but for the fault whose turn it is."""
         with self._lock:
             self.requests.append(request)
-        fault = self.faults.take()
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return self.on_request(request) or self._reply(request, self.faults.take())
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def _reply(self, request: Recorded, fault: Fault | None) -> Reply:
         if fault in _AT_ONCE:
             return _AT_ONCE[fault](request)
         if request.headers.get("authorization") != f"Bearer {self.api_key}":
@@ -258,13 +289,10 @@ class FakeSendGrid:
             return Reply(200, headers=limits)
         number = secrets.token_urlsafe(16)
         dropped = "Unsubscribed Address" if fault is Fault.OPTED_OUT else ""
-        mails = [
-            _mail(body, one, f"{number}.recvd-fake-{place}", dropped)
-            for place, one in enumerate(body["personalizations"])
-        ]
+        ids = [_public_id(one) for one in body["personalizations"]]
         with self._lock:
-            self.accepted += mails
-            self._counts.update(mail.public_id for mail in mails)
+            self._unread.append(_Accepted(number, request.body, datetime.now(UTC), dropped))
+            self._counts.update(ids)
         return Reply(202, headers={"X-Message-Id": number, **limits})
 
     def _limits(self) -> dict[str, str]:
@@ -455,11 +483,12 @@ def _wrong_personalization(one: Any, name: str, seen: set[str]) -> Iterator[tupl
         yield "The subject must be one line.", f"{name}.subject"
     for part in ("substitutions", "custom_args"):
         pairs = one.get(part, {})
-        if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        if not isinstance(pairs, dict) or any(not isinstance(value, str) for value in pairs.values()):
             yield f"The {part} must be an object of strings.", f"{name}.{part}"
-        elif pairs and sum(_bytes(key) + _bytes(value) for key, value in pairs.items()) > MOST_OF_A_PERSONALIZATION:
+        elif pairs and _over(MOST_OF_A_PERSONALIZATION, *pairs, *pairs.values()):
             yield f"The {part} may not exceed 10000 bytes.", f"{name}.{part}"
-    yield from _wrong_headers(one.get("headers"), f"{name}.headers")
+    if one.get("headers"):
+        yield from _wrong_headers(one["headers"], f"{name}.headers")
 
 
 def _wrong_sender(sender: Any) -> Iterator[tuple[str, str]]:
@@ -493,40 +522,51 @@ def _wrong_headers(headers: Any, name: str) -> Iterator[tuple[str, str]]:
     for key, value in (headers or {}).items():
         if key.lower() in RESERVED:
             yield f"The header {key.lower()} is reserved.", name
-        if (
-            not isinstance(value, str)
-            or not value.isascii()
-            or not value.isprintable()
-            or not re.fullmatch(r"[!-9;-~]+", key)
-        ):
+        if not (isinstance(value, str) and value.isascii() and value.isprintable() and _is_header_name(key)):
             yield "A header must be one line of ASCII.", name
 
 
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+@lru_cache(maxsize=256)
+def _is_header_name(text: str) -> bool:
+    return re.fullmatch(r"[!-9;-~]+", text) is not None
+
+
+def _over(most: int, *texts: str) -> bool:
+    """Whether they have more bytes than that, in UTF-8; they are only counted where their letters do not tell."""
+    letters = sum(map(len, texts))
+    if letters * 4 <= most or letters > most:
+        return letters > most
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts) > most
 
 
 # --- what a recipient reads ----------------------------------------------------------------------------
 
 
-def _mail(body: Mapping[str, Any], one: Mapping[str, Any], message_id: str, dropped: str) -> Mail:
+def _mails(accepted: _Accepted) -> Iterator[Mail]:
+    body = json.loads(accepted.body)
     content = {part["type"]: part["value"] for part in body["content"]}
-    pairs = one.get("substitutions") or {}
-    arguments = one.get("custom_args") or {}
-    return Mail(
-        public_id=arguments.get("outreach", ""),
-        to=one["to"][0]["email"],
-        sender=body["from"]["email"],
-        sender_name=body["from"].get("name", ""),
-        subject=_substituted(one.get("subject") or body["subject"], pairs),
-        text=_substituted(content.get("text/plain", ""), pairs),
-        html=_substituted(content.get("text/html", ""), pairs),
-        headers={**(body.get("headers") or {}), **(one.get("headers") or {})},
-        custom_args=arguments,
-        message_id=message_id,
-        at=datetime.now(UTC),
-        dropped=dropped,
-    )
+    for place, one in enumerate(body["personalizations"]):
+        pairs = one.get("substitutions") or {}
+        yield Mail(
+            public_id=_public_id(one),
+            to=one["to"][0]["email"],
+            sender=body["from"]["email"],
+            sender_name=body["from"].get("name", ""),
+            subject=_substituted(one.get("subject") or body["subject"], pairs),
+            text=_substituted(content.get("text/plain", ""), pairs),
+            html=_substituted(content.get("text/html", ""), pairs),
+            headers={**(body.get("headers") or {}), **(one.get("headers") or {})},
+            custom_args=one.get("custom_args") or {},
+            message_id=f"{accepted.number}.recvd-fake-{place}",
+            at=accepted.at,
+            dropped=accepted.dropped,
+        )
+
+
+def _public_id(personalization: Mapping[str, Any]) -> str:
+    arguments = personalization.get("custom_args") or {}
+    found: str = arguments.get("outreach", "")
+    return found
 
 
 def _substituted(text: str, pairs: Mapping[str, str]) -> str:

@@ -30,7 +30,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from outreach.testing import Fault, Faults
 
 ACCOUNT_SID = "AC" + "0" * 32
-AUTH_TOKEN = "a token for tests"  # noqa: S105
+AUTH_TOKEN = "a-token-for-tests"  # noqa: S105
 STEPS = {"accepted": "queued", "queued": "sending", "sending": "sent", "sent": "delivered"}
 TO = {  # the test credentials' own numbers, as recipients
     "+15005550001": 21211,
@@ -51,12 +51,16 @@ TEXTS = {
     21603: "A 'From' phone number is required",
     21604: "A 'To' phone number is required",
     21606: "The 'From' phone number provided is not a valid message-capable Twilio phone number",
+    21608: "The number is unverified. Trial accounts cannot send messages to unverified numbers",
     21609: "Invalid 'StatusCallback' URL",
     21610: "Attempt to send to unsubscribed recipient",
     21617: "The concatenated message body exceeds the 1600 character limit",
     21619: "A text message body or media urls must be specified",
+    21655: "The ContentSid is Invalid",
+    21656: "The ContentVariables Parameter is invalid",
     21705: "The Messaging Service Sid is invalid",
     21910: "Invalid 'From' and 'To' pair. 'From' and 'To' should be of the same channel",
+    63007: "Twilio could not find a Channel with the specified From address",
     99999: "A refusal that was invented after you were written",
 }
 BEFORE = {  # faults that refuse a request without looking at it: HTTP status and code
@@ -117,7 +121,8 @@ class FakeTwilio:
     Listens on 127.0.0.1 while it is entered; any thread may use it.
 
     `senders` are the account's numbers (None: any that asks), `services` its messaging services,
-    `whatsapp` its WhatsApp senders. `faults` has one entry for each API request to come.
+    `whatsapp` its WhatsApp senders (None: any that asks). A `trial` account reaches only who is `verified`.
+    `faults` has one entry for each API request to come.
     """
 
     def __init__(
@@ -127,16 +132,18 @@ class FakeTwilio:
         faults: Faults | None = None,
         senders: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
-        whatsapp: Iterable[str] = (),
+        whatsapp: Iterable[str] | None = None,
         trial: bool = False,
+        verified: Iterable[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.account_sid, self.auth_token = ACCOUNT_SID, AUTH_TOKEN
         self.faults = faults or Faults()
         self.senders = None if senders is None else set(senders)
         self.services = None if services is None else set(services)
-        self.whatsapp = set(whatsapp)
+        self.whatsapp = None if whatsapp is None else set(whatsapp)
         self.trial = trial
+        self.verified = set(verified)
         self.opted_out: set[str] = set()  # numbers that told Twilio to stop
         self.bad: set[str] = set()  # numbers that nobody has
         self.born_failed: dict[str, int] = {}  # number → code: made and failed in the same answer
@@ -365,20 +372,25 @@ class FakeTwilio:
         to, sender, service = form.get("To", ""), form.get("From", ""), form.get("MessagingServiceSid", "")
         callback = form.get("StatusCallback")
         validity = form.get("ValidityPeriod", "1")
+        by_whatsapp = sender.startswith("whatsapp:") and self.whatsapp is not None
+        owned = self.whatsapp if by_whatsapp else self.senders
         checks = (
             (not to, 21604),
             (not sender and not service, 21603),
             (not form.get("Body") and not form.get("ContentSid"), 21619),
             (len(form.get("Body", "")) > 1600, 21617),
+            ("ContentSid" in form and not re.fullmatch("HX[0-9a-fA-F]{32}", form["ContentSid"]), 21655),
+            ("ContentVariables" in form and not _are_variables(form["ContentVariables"]), 21656),
             (not validity.isdecimal() or not 1 <= int(validity) <= 36_000, 20001),
             (callback is not None and "_" in (urlsplit(callback).hostname or "_"), 21609),
             (bool(service) and self.services is not None and service not in self.services, 21705),
             (bool(sender) and to.rpartition(":")[0] != sender.rpartition(":")[0], 21910),
             (sender in FROM, FROM.get(sender, 0)),
-            (bool(sender) and self.senders is not None and _plain(sender) not in self.senders, 21606),
+            (bool(sender) and owned is not None and _plain(sender) not in owned, 63007 if by_whatsapp else 21606),
             (to in TO, TO.get(to, 0)),
             (not to.startswith("messenger:") and not re.fullmatch(r"\+[1-9]\d{6,14}", _plain(to)), 21211),
             (_plain(to) in self.bad, 21211),
+            (self.trial and _plain(to) not in self.verified, 21608),
             (_plain(to) in self.opted_out, 21610),
         )
         return next((code for wrong, code in checks if wrong), 0)
@@ -422,7 +434,7 @@ class FakeTwilio:
     def _whatsapp_senders(self) -> _Answer:
         senders = [
             {"sid": _sid("XE"), "sender_id": f"whatsapp:{number}", "status": "ONLINE"}
-            for number in sorted(self.whatsapp)
+            for number in sorted(self.whatsapp or ())
         ]
         return _Answer(
             200, {"senders": senders, "meta": {"key": "senders", "page": 0, "page_size": 50, "next_page_url": None}}
@@ -490,6 +502,17 @@ def _refusal(status: int, code: int) -> _Answer:
 
 def _plain(address: str) -> str:
     return address.rpartition(":")[2]
+
+
+def _are_variables(text: str) -> bool:
+    """Whether a template takes them: each has a text, as www.twilio.com/docs/api/errors/21656 asks for."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and all(
+        isinstance(value, str) and value.strip() and not re.search(r"[\n\r\t]| {5}", value) for value in found.values()
+    )
 
 
 def _sid(prefix: str) -> str:

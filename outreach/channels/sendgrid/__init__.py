@@ -2,13 +2,15 @@
 SendGrid: e-mail through v3 mail/send, by the official SDK, and its signed event webhook.
 
     requests   from messages to the JSON of requests
+    api        the SDK's client, made safe
     answers    what SendGrid's answers mean: the table of statuses
     events     what it tells us afterwards: signatures, kinds of events
     findings   what `outreach doctor` says of the account
 
-One request carries one message, or with `batch: N` up to N whose content allows it. It is accepted or refused as
-a whole, so the messages in doubt after a lost answer are exactly those of one request. SendGrid knows no
-idempotency key: nothing whose fate is unknown is ever posted again.
+One request carries one message, or with `batch: N` up to N whose content allows it; `parallel` of them are made at
+once, each on a connection of its own. A request is accepted or refused as a whole, so the messages in doubt after a
+lost answer are exactly those of one request. SendGrid knows no idempotency key: nothing whose fate is unknown is ever
+posted again.
 
 Only our opaque id leaves beside the message itself, as the custom argument `outreach`, which events and logs give
 back: SendGrid does not keep categories and arguments as personal data
@@ -17,27 +19,19 @@ back: SendGrid does not keep categories and arguments as personal data
 
 from __future__ import annotations
 
-import logging
 import re
-import ssl
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from datetime import timedelta
-from http.client import HTTPException
-from itertools import chain, islice
-from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
-
-from python_http_client import Client  # type: ignore[import-untyped]
-from python_http_client.exceptions import HTTPError  # type: ignore[import-untyped]
-from sendgrid import SendGridAPIClient
+from itertools import islice
+from typing import NamedTuple
 
 from outreach.channels import Finding, InboundEvent, Outcome, Outgoing, Receipt
-from outreach.channels.sendgrid import events, findings
-from outreach.channels.sendgrid.answers import Answer, Verdict, each, too_fast, verdict_of
+from outreach.channels.sendgrid import api, events, findings
+from outreach.channels.sendgrid.answers import Verdict, each, too_fast, verdict_of
 from outreach.channels.sendgrid.requests import (
     MOST_PERSONALIZATIONS,
     Prepared,
@@ -50,10 +44,24 @@ from outreach.errors import ChannelError
 from outreach.settings import Settings
 
 HOSTS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
+PARALLEL = 8
 HAND_OVER_SECONDS = 20.0  # a message is handed over no later than this after it was drawn, or not at all
 
-# The SDK logs whole requests, addresses and the key included, when debugging is on.
-logging.getLogger("python_http_client").setLevel(logging.INFO)
+
+class _Request(NamedTuple):
+    """Messages that leave together, and when they were drawn."""
+
+    messages: Sequence[Prepared]
+    drawn: tuple[float, float]
+
+
+@dataclass
+class _Round:
+    """One call of `send`: what still waits for a free worker, and whether anything more is drawn."""
+
+    waiting: deque[_Request] = field(default_factory=deque)
+    over: bool = False
+    wrong: str = ""
 
 
 class SendGrid:
@@ -63,6 +71,7 @@ class SendGrid:
         configured = settings.channels[name]
         options = configured.options
         self._batch = min(int(options.get("batch", 1)), MOST_PERSONALIZATIONS)
+        self._parallel = int(options.get("parallel", PARALLEL))
         self._sandbox = bool(options.get("sandbox", False))
         try:
             self._senders = {sender: read_sender(sender) for sender in configured.senders}
@@ -71,24 +80,33 @@ class SendGrid:
             raise ChannelError(text) from None
         self._webhook_key = settings.secrets.get("SENDGRID_WEBHOOK_KEY", "")
         host = str(options.get("base_url") or HOSTS[options.get("region", "global")]).rstrip("/")
-        self._api = _client(_api_key(settings), host, configured.timeout)
+        self._api = api.client(_api_key(settings), host, configured.timeout)
         self._closed_until = 0.0  # SendGrid takes no request before that (monotonic)
 
     def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
         """
-        Hand over the batch, at most `batch` messages drawn before each request.
+        Hand over the batch, at most `parallel` requests at a time; receipts come as the answers do.
 
-        Of a request that is refused for some of its messages nothing was accepted: the others are handed over
-        again at once. When SendGrid asks for a pause, what was drawn is to be tried later, and no more is drawn.
+        The batch is drawn by the caller's thread, at most `batch` messages for a request that is free. Of a request
+        that is refused for some of its messages nothing was accepted: the others are handed over again at once. When
+        SendGrid asks for a pause, what was drawn and has not left is to be tried later, and no more is drawn.
 
         Raises:
-            ChannelError: the key, its permissions, the sender or the host is wrong.
+            ChannelError: the key, its permissions, the sender or the host is wrong. What was under way has its
+                receipts by then.
         """
-        messages = iter(batch)
-        while drawn := list(islice(messages, 1 if self._pause() else self._batch)):
-            goes_on = yield from self._hand_over(drawn)
-            if not goes_on:
-                return
+        now, messages = _Round(), iter(batch)
+        under_way: dict[Future[Verdict], _Request] = {}
+        with ThreadPoolExecutor(self._parallel, "sendgrid") as pool:
+            while True:
+                while len(under_way) < self._parallel and (request := (yield from self._next(messages, now))):
+                    under_way[pool.submit(self._ask, request.messages)] = request
+                if not under_way:
+                    break
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    yield from self._learn(now, under_way.pop(future), future.result())
+        if now.wrong:
+            raise ChannelError(now.wrong)
 
     def verify(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> bool:  # noqa: ARG002
         """Whether SendGrid signed this request, within the last 25 hours; False also where no key is set."""
@@ -100,13 +118,13 @@ class SendGrid:
 
     def check(self) -> Iterator[Finding]:
         """Look at the key and its permissions, the senders and the webhook's key; sends nothing."""
-        scopes = self._get(self._api.scopes)
+        scopes = api.get(self._api.scopes)
         yield findings.of_key(scopes)
         if scopes.status == 200:
-            verified = self._get(self._api.verified_senders)
+            verified = api.get(self._api.verified_senders)
             for sender in self._senders.values():
                 domain = sender.address.rpartition("@")[2]
-                domains = self._get(self._api.whitelabel.domains, {"domain": domain})
+                domains = api.get(self._api.whitelabel.domains, {"domain": domain})
                 yield findings.of_sender(sender.address, domains, verified)
         if self._sandbox:
             yield findings.SANDBOX
@@ -115,59 +133,42 @@ class SendGrid:
     def close(self) -> None:
         """Nothing is open: the SDK makes a connection for each request."""
 
-    def _hand_over(self, drawn: Sequence[Outgoing]) -> Generator[Receipt, None, bool]:
-        """A receipt for each; whether more may be drawn."""
-        begun = _clocks()
-        prepared = [prepare(message, self._sender_of(message)) for message in drawn]
-        yield from (one for one in prepared if isinstance(one, Receipt))
-        waiting: deque[Sequence[Prepared]] = deque(requests_of(one for one in prepared if isinstance(one, Prepared)))
-        while waiting:
-            if pause := self._pause():
-                yield from too_fast(chain(*waiting), pause).receipts
-                return False
-            if any(now - then > HAND_OVER_SECONDS for now, then in zip(_clocks(), begun, strict=True)):
-                yield from each(chain(*waiting), Outcome.LATER, "its time to be handed over ran out")
-                return True
-            verdict = self._ask(waiting.popleft())
-            yield from verdict.receipts
-            if verdict.wrong:
-                yield from each(chain(*waiting), Outcome.LATER, verdict.wrong)
-                raise ChannelError(verdict.wrong)
-            waiting.extendleft(reversed(verdict.again))
-        return self._pause() is None
+    def _next(self, messages: Iterator[Outgoing], now: _Round) -> Generator[Receipt, None, _Request | None]:
+        """The next request to be made, if any; receipts for what is certain without one."""
+        while True:
+            while now.waiting:
+                request = now.waiting.popleft()
+                if now.wrong:
+                    yield from each(request.messages, Outcome.LATER, now.wrong)
+                elif pause := self._pause():
+                    now.over = True
+                    yield from too_fast(request.messages, pause).receipts
+                elif any(at - then > HAND_OVER_SECONDS for at, then in zip(_clocks(), request.drawn, strict=True)):
+                    yield from each(request.messages, Outcome.LATER, "its time to be handed over ran out")
+                else:
+                    return request
+            if now.over or now.wrong:
+                return None
+            at = _clocks()
+            drawn = list(islice(messages, 1 if self._pause() else self._batch))
+            now.over = not drawn
+            prepared = [prepare(message, self._sender_of(message)) for message in drawn]
+            parts = requests_of(one for one in prepared if isinstance(one, Prepared))
+            now.waiting.extend(_Request(part, at) for part in parts)
+            yield from (one for one in prepared if isinstance(one, Receipt))
 
     def _ask(self, request: Sequence[Prepared]) -> Verdict:
-        verdict = verdict_of(request, self._post(request), sandbox=self._sandbox)
-        if verdict.wait is not None:
-            self._closed_until = time.monotonic() + verdict.wait.total_seconds()
-        return verdict
-
-    def _post(self, request: Sequence[Prepared]) -> Answer:
-        """
-        The answer, or what is known without one.
-
-        urllib makes a URLError of what fails before the request is written whole, and of nothing that fails later
-        (`urllib.request.AbstractHTTPHandler.do_open`).
-        """
+        """Make the request, once; whatever happens has a verdict. Any thread may."""
         body = body_of(request, self._senders[request[0].sender], sandbox=self._sandbox)
-        try:
-            return _answer(self._api.mail.send.post(request_body=body))
-        except HTTPError as error:
-            return _answer(error)
-        except URLError as error:
-            if isinstance(error.reason, ssl.SSLCertVerificationError):
-                return Answer(not_taken=True, wrong=True, why="the certificate of SendGrid's host is not valid")
-            return Answer(not_taken=True, why=f"SendGrid cannot be reached: {_why(error.reason)}")
-        except (OSError, HTTPException) as error:
-            return Answer(why=f"SendGrid's answer did not come: {_why(error)}")
+        return verdict_of(request, api.post(self._api.mail.send, body), sandbox=self._sandbox)
 
-    def _get(self, resource: Any, query: Mapping[str, str] | None = None) -> Answer:
-        try:
-            return _answer(resource.get(query_params=query))
-        except HTTPError as error:
-            return _answer(error)
-        except (OSError, HTTPException) as error:
-            return Answer(why=_why(error.reason if isinstance(error, URLError) else error))
+    def _learn(self, now: _Round, request: _Request, verdict: Verdict) -> Sequence[Receipt]:
+        if verdict.wait is not None:
+            self._closed_until = max(self._closed_until, time.monotonic() + verdict.wait.total_seconds())
+            now.over = True
+        now.wrong = now.wrong or verdict.wrong
+        now.waiting.extendleft(_Request(part, request.drawn) for part in reversed(verdict.again))
+        return verdict.receipts
 
     def _sender_of(self, message: Outgoing) -> str:
         """The message's own sender if the settings name it, else the first of theirs."""
@@ -186,53 +187,6 @@ def _api_key(settings: Settings) -> str:
     if not re.fullmatch(r"[!-~]+", key):  # http.client would show it in an error's text
         raise ChannelError("SENDGRID_API_KEY holds characters that no key has")
     return key
-
-
-class _Straight(Client):  # type: ignore[misc]
-    """
-    The SDK's client, but that no answer is followed elsewhere.
-
-    urllib would repeat the key at whatever host a redirect names, and what failed there would look as if the
-    first host had not been reached.
-    """
-
-    opener: OpenerDirector
-
-    def _build_client(self, name: str | None = None) -> _Straight:
-        path = [*self._url_path, name] if name else self._url_path
-        made = _Straight(self.host, self.request_headers, self._version, path, timeout=self.timeout)
-        made.opener = self.opener
-        return made
-
-    def _make_request(self, opener: OpenerDirector, request: Request, timeout: float | None = None) -> Any:  # noqa: ARG002
-        return super()._make_request(self.opener, request, timeout)
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """A redirect is an answer like any other."""
-
-
-def _client(key: str, host: str, timeout: float) -> Any:
-    api = SendGridAPIClient(key, host=host)
-    client = _Straight(host, api.client.request_headers, version=3, timeout=timeout)  # the SDK's own waits for ever
-    where = urlsplit(host)
-    handlers: list[Any] = [_NoRedirects()]
-    if where.scheme == "https":  # one context for all: reading the authorities takes 40 ms
-        handlers.append(HTTPSHandler(context=ssl.create_default_context()))
-    if where.hostname in ("127.0.0.1", "localhost", "::1"):  # where no proxy leads
-        handlers.append(ProxyHandler({}))
-    client.opener = build_opener(*handlers)
-    return client
-
-
-def _answer(response: Any) -> Answer:
-    return Answer(response.status_code, response.body or b"", response.headers or {})
-
-
-def _why(error: object) -> str:
-    """Never more than the system's own words: an exception's text may hold anything."""
-    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _clocks() -> tuple[float, float]:

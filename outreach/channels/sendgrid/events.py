@@ -48,6 +48,8 @@ NOT_THE_ADDRESS = frozenset({"Content", "Frequency or Volume Too High", "Reputat
 CLASSES = NOT_THE_ADDRESS | {"Invalid Address", "Mailbox Unavailable", "Unclassified"}
 # RFC 3463: policy and authentication (5.7) are the sender's fault; a full mailbox (5.2.2) may be emptied.
 EXCUSED = re.compile(r"5\.7\.\d{1,3}|5\.2\.2|4\.\d{1,3}\.\d{1,3}|4\d\d")
+# Why SendGrid did not even try; some of it is about the person or the address.
+DROPPED = {"Unsubscribed Address": "opted_out", "Spam Reporting Address": "complained", "Bounced Address": "bounced"}
 DROPS = frozenset(
     {
         "Bounced Address",
@@ -111,6 +113,7 @@ def _inbound(event: Mapping[str, Any]) -> InboundEvent | None:
         kind, detail = _bounce(event, code)
     elif kind == "failed" and _text(event, "reason") in DROPS:
         detail = _text(event, "reason")
+        kind = DROPPED.get(detail, kind)
     elif kind in ("opened", "clicked") and event.get("sg_machine_open") is True:
         detail = "machine"
     number = _text(event, "sg_event_id") or hashlib.sha256(json.dumps(event, sort_keys=True).encode()).hexdigest()

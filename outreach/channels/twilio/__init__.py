@@ -15,6 +15,7 @@ the report's address carries, or the list of messages settles it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ PREFIXES = {"sms": "", "whatsapp": "whatsapp:", "messenger": "messenger:"}
 PARALLEL = 8
 LONGEST_TEXT = 1600  # www.twilio.com/docs/api/errors/21617
 LONGEST_WAIT = 36_000  # seconds, of ValidityPeriod: www.twilio.com/docs/messaging/api/message-resource
+CLOCK_BEHIND = 60  # seconds: how old a message's `at` may be, since the dispatcher's clock moves on in whole minutes
 STATUS_PATH = "/webhooks/twilio/status"
 _FAILED = frozenset({"failed", "undelivered", "canceled"})
 
@@ -78,11 +80,16 @@ class Twilio:
             raise ChannelError(
                 f"channels.{name}: set the environment variables TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
             )
+        for variable, value in {"TWILIO_ACCOUNT_SID": self._account, "TWILIO_AUTH_TOKEN": self._token}.items():
+            if not re.fullmatch("[!-~]+", value):  # no request could be written with it
+                raise ChannelError(
+                    f"channels.{name}: {variable} has a character that none of Twilio's has: copy it from Twilio's console again"
+                )
         self._service: str = options.get("messaging_service", "")
         self._senders = (self._service,) if self._service else channel.senders
         self._parallel: int = options.get("parallel", PARALLEL)
         base_url: str = options.get("base_url", "")
-        self._status_url = status_url(settings.public_url, reachable=bool(base_url))
+        self._status_url = status_url(settings.public_url, reachable=bool(base_url) and not is_public(base_url))
         self._clients = Clients(self._account, self._token, channel.timeout, base_url)
 
     def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
@@ -147,7 +154,7 @@ class Twilio:
         if sender in now.slowed:
             detail = "this sender was too fast a moment ago"
             return _Result(_receipt(message, Outcome.LATER, detail, Blame.SENDER, retry_after=now.slowed[sender]))
-        if _seconds_left(message, now) <= 0:
+        if _seconds_left(message, now) < 1:
             return _Result(_receipt(message, Outcome.LATER, "its time was over before it could leave"))
         if self._is_free_text(message):
             if len(content.text) > LONGEST_TEXT:
@@ -214,10 +221,13 @@ class Twilio:
 
     def _reports(self) -> Finding:
         if self._status_url and urlsplit(self._status_url).scheme == "https":
-            return Finding(ok=True, text=f"delivery reports are asked for at {self._status_url}")
+            text = f"delivery reports will be posted to {self._status_url}; taken once the web app is there"
+            return Finding(ok=True, text=text)
         if self._status_url:
             hint = "set `public_url` to an address that begins with https://"
-            return Finding(ok=False, warning=True, text="delivery reports and replies come unencrypted", hint=hint)
+            return Finding(
+                ok=False, warning=True, text="delivery reports and replies would come unencrypted", hint=hint
+            )
         return Finding(
             ok=False,
             warning=True,
@@ -239,12 +249,12 @@ def status_url(public_url: str, *, reachable: bool = False) -> str:
 
 
 def _seconds_left(message: Outgoing, now: _Round) -> float:
-    """Until it may no longer be delivered: by the message's own clock, and what has passed since."""
+    """At least so long it may be delivered: by the message's own clock, and what has passed since."""
     if message.valid_until is None:
         return LONGEST_WAIT
     if message.at is None:
         return (message.valid_until - datetime.now(UTC)).total_seconds()
-    return (message.valid_until - message.at).total_seconds() - (monotonic() - now.began)
+    return (message.valid_until - message.at).total_seconds() - (monotonic() - now.began) - CLOCK_BEHIND
 
 
 def _known(message: Outgoing, form: Mapping[str, Any], code: int | None) -> Meaning | None:

@@ -26,6 +26,7 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProxyError
 
+LONGEST_RETRY_AFTER = timedelta(days=1)
 IDLE = 20.0  # seconds; load balancers close after 60, and a request on a connection just closed is in doubt
 
 
@@ -109,9 +110,31 @@ def never_left(error: BaseException) -> bool:
         return True
     cause = error.args[0] if isinstance(error, RequestsConnectionError) and error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else None
-    if isinstance(reason, (NewConnectionError, ConnectTimeoutError, ProxyError)):
+    if isinstance(reason, ProxyError):
+        return _was_no_way_through(reason)
+    if isinstance(reason, (NewConnectionError, ConnectTimeoutError)):
         return True
     return reason is not None and any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(reason))
+
+
+def _was_no_way_through(error: ProxyError) -> bool:
+    """
+    Whether the proxy was not reached, or refused the tunnel.
+
+    A ProxyError alone says nothing: urllib3 (2.8) gives one, too, when a connection through a proxy is
+    cut after the whole request went out on it, since closing it makes it forget that it had reached the
+    proxy. A tunnel that was refused is known by the words of http.client.
+    """
+    one: object = error
+    for _ in range(10):
+        if isinstance(one, (NewConnectionError, ConnectTimeoutError)):
+            return True
+        if isinstance(one, OSError) and str(one).startswith("Tunnel connection failed"):
+            return True
+        if not isinstance(one, BaseException):
+            return False
+        one = getattr(one, "original_error", None) or getattr(one, "reason", None) or one.__cause__
+    return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -124,15 +147,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def parse_retry_after(value: str) -> timedelta | None:
-    """Retry-After as RFC 9110 writes it, in seconds or as a date; None when it cannot be read."""
-    if value.strip().isdecimal():
-        return timedelta(seconds=min(int(value), 86_400))
+    """Retry-After as RFC 9110 writes it, in seconds or as a date, a day at most; None when it cannot be read."""
+    value = value.strip()
+    if value.isdecimal():
+        digits = value.lstrip("0")  # counted first: int() refuses thousands of them
+        return (
+            min(timedelta(seconds=int(digits or "0")), LONGEST_RETRY_AFTER) if len(digits) < 9 else LONGEST_RETRY_AFTER
+        )
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return min(max(at - datetime.now(UTC), timedelta(0)), LONGEST_RETRY_AFTER)
+    except (ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(at - datetime.now(UTC), timedelta(0))
 
 
 def is_public(url: str) -> bool:

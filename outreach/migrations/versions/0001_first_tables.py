@@ -412,7 +412,6 @@ def upgrade() -> None:
         "rates",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("free_at", sa.BigInteger(), nullable=True),
-        sa.Column("tail_at", sa.BigInteger(), nullable=True),
         sa.Column("slow_until", sa.BigInteger(), nullable=True),
         sa.Column("slowed", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name"),

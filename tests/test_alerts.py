@@ -257,18 +257,18 @@ def test_doubts_that_have_become_many_more_are_told_again(
     assert {row.name for row in rows_of(db, Alarm)} == {".started"}
 
 
+@pytest.mark.parametrize("counts", [(40, 40), (2, 40)])
 def test_a_target_that_comes_back_hears_how_many_doubts_there_are_now(
-    db: Database, settings: Settings, webhook: Webhook
+    db: Database, settings: Settings, webhook: Webhook, counts: tuple[int, int]
 ) -> None:
     doubts(db, 1)
     watch(db, settings, NOW)
     doubts(db, 0)
     webhook.status = 503
     watch(db, settings, NOW + MINUTE)
-    doubts(db, 2)
-    watch(db, settings, NOW + 2 * MINUTE)
-    doubts(db, 40)
-    watch(db, settings, NOW + 3 * MINUTE)
+    for minute, count in enumerate(counts, 2):
+        doubts(db, count)
+        watch(db, settings, NOW + minute * MINUTE)
     webhook.taken.clear()
     webhook.status = 200
     for minute in range(4, 10):

@@ -201,6 +201,8 @@ def test_calls_are_not_counted_against_the_visit_that_follows_and_both_are_kept(
     assert the_message(db).ready_at == NOW + tasks.WAITS[0]
     said = [(row.detail["channel"], row.detail["outcome"]) for row in rows_of(db, MessageEvent, kind="called")]
     assert said == [("call", "no_answer")] * 2 + [("call", "wrong_number"), ("visit", "no_answer")]
+    dispatcher.dispatch(db, visits, the_message(db).ready_at)
+    assert [one.calls for one in tasks.listed(db, visits)] == [1]
 
 
 def test_the_list_counts_the_calls_of_all_its_tasks_at_once(db: Database, settings: Settings) -> None:

@@ -147,7 +147,7 @@ def _begin(connection: Connection, seen: Seen, one: Held, targets: Iterable[str]
 
 def _have_told(connection: Connection, one: Held, target: str) -> bool:
     """Have the target told of the alarm as it is now; whether what it will hear is up to date."""
-    if _drop(connection, _telling(target, one.name, over=True)) and not one.count:
+    if _drop(connection, _telling(target, one.name, over=True)):
         return True  # they believe it lasts, and it does
     name = _telling(target, one.name, over=False)
     if _put(connection, name, one.text, one.since):

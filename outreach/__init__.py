@@ -7,9 +7,11 @@ The pipeline, each stage one plain function that takes the database and `now`:
     planner.plan             release + records         → enrolments, messages (written once)
     dispatcher.dispatch      claim, gate, render, send → channels → people
     reports                  what was sent, and what it changed
+    alerts.watch             what a person should know: pauses, doubts, silence
 
 Stages never call each other; they meet in the database. `daemon` is only the clock that
-calls them. Start reading at `planner.plan`, then `dispatcher.dispatch`.
+calls them; `manual` sends by hand, through the same gates; `testing` stands in for the
+providers. Start reading at `planner.plan`, then `dispatcher.dispatch`.
 """
 
 from __future__ import annotations

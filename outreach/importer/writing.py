@@ -95,7 +95,7 @@ def settle(db: Database) -> None:
     if db.is_sqlite:
         with db.engine.connect() as connection:
             raw: Any = connection.connection.dbapi_connection
-            raw.execute("PRAGMA wal_autocheckpoint = 1000")
+            raw.execute(f"PRAGMA wal_autocheckpoint = {store.CHECKPOINT}")
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

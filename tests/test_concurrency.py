@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -240,8 +241,9 @@ def together(place: Place, *work: tuple[Callable[..., None], tuple[Any, ...]]) -
     processes: list[BaseProcess] = [context.Process(target=alone, args=(place, start, *one)) for one in work]
     for process in processes:
         process.start()
+    until = time.monotonic() + 120
     for process in processes:
-        process.join(120)
+        process.join(max(0.0, until - time.monotonic()))
     for process in processes:
         process.kill()
     return [process.exitcode for process in processes]

@@ -280,6 +280,37 @@ def test_when_told_to_stop_the_chunk_begun_is_finished_and_no_other_begun(shop: 
     assert {row.claim for row in shop.all_of(Message)} == {None}
 
 
+def test_a_message_that_another_process_has_its_hand_on_is_given_back_and_sent_all_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shop.db.is_sqlite:
+        pytest.skip("a writer of SQLite has the database to itself")
+    first, second = (shop.message(shop.customer(name)) for name in ("Ana", "Eva"))
+    other = shop.db.engine.connect()
+    hold, write = committing._hold, committing._write_sending
+
+    def held(*arguments: Any) -> Any:
+        """Like a claimer that came a moment later, and found the message claimed once it had its lock."""
+        other.execute(select(table(Message).c.id).where(table(Message).c.id == first).with_for_update())
+        return hold(*arguments)
+
+    def written(*arguments: Any) -> None:
+        other.close()
+        write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(committing, "_hold", held)
+        patched.setattr(committing, "_write_sending", written)
+        shop.dispatch(limit=2)
+    row = shop.row(first)
+    assert (row.status, row.claim, row.lease_until) == (Status.PLANNED, None, None)
+    assert shop.row(second).status == Status.SENT
+
+    shop.dispatch()
+
+    assert shop.row(first).status == Status.SENT
+
+
 def test_a_message_is_rendered_from_the_release_in_force_when_it_leaves(shop: Shop) -> None:
     message = shop.message(shop.customer(), release=1)
     shop.number, shop.templates[EMAIL] = 7, "---\nsubject: New\n---\n<p>New</p>"

@@ -65,7 +65,11 @@ Sending = tuple[datetime, str, str, str]  # time, purpose, channel, campaign: wh
 
 
 def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> list[Ready]:
-    """Settle every claimed message that does not go, and commit the others as `sending`."""
+    """
+    Settle every claimed message that does not go, and commit the others as `sending`.
+
+    One that another process has its hand on just now is given back: whoever comes next claims it again.
+    """
     with store.write(db) as connection:
         held = _hold(connection, [row.customer_id for row in rows])
         mine = _still_ours(connection, [row.id for row in rows], chunk.token)
@@ -73,6 +77,7 @@ def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> lis
         ready, stay = look.at([row for row in rows if row.id in mine])
         _write_sending(connection, chunk, ready)
         write_staying(connection, chunk, stay, tally)
+    _give_back(db, [row.id for row in rows if row.id not in mine], chunk.token)
     return ready
 
 
@@ -108,8 +113,28 @@ _STILL = (
 
 
 def _still_ours(connection: Connection, ids: Sequence[int], token: str) -> set[int]:
-    """Locked, so that nobody cancels them meanwhile; what another is changing just now is left to them."""
+    """
+    Locked, so that nobody cancels them meanwhile.
+
+    What another has locked is stepped over: it may wait for a contact that we hold. It need not be
+    changing the message; whoever claims waits for our claim, too, and holds its lock for a moment.
+    """
     return set(connection.execute(_STILL, {"ids": ids, "token": token}).scalars())
+
+
+_GIVE_BACK = (
+    update(_messages)
+    .where(_messages.c.id == bindparam("of"), _messages.c.claim == bindparam("token"))
+    .where(_messages.c.status == text("'planned'"))
+    .values(**UNCLAIMED)
+)
+
+
+def _give_back(db: Database, ids: Iterable[int], token: str) -> None:
+    """Each in a transaction of its own, which waits for whoever has the message, and holds nothing meanwhile."""
+    for message in ids:
+        with store.write(db) as connection:
+            connection.execute(_GIVE_BACK, {"of": message, "token": token})
 
 
 # --- what the release makes of a row -------------------------------------------------------------

@@ -124,6 +124,10 @@ class Installation(SQLModel, table=True):
     host: str = ""  # the machine and folder that `run` sends from
     newest: datetime | None = Field(default=None, sa_type=UtcTime)  # newest `now` a stage has seen
     look_back: int = 60  # days: how old a changed event time may be and still reach `fresh`
+    backup_at: datetime | None = Field(
+        default=None, sa_type=UtcTime
+    )  # when the backup was made that this was restored from
+    restored_at: datetime | None = Field(default=None, sa_type=UtcTime)  # what was due between the two may have left
 
 
 class Contact(SQLModel, table=True):
@@ -475,7 +479,7 @@ class Message(SQLModel, table=True):
         ),
         Index(
             "ix_messages_unknown",
-            "sent_at",
+            "look_at",
             sqlite_where=text("status = 'unknown'"),
             postgresql_where=text("status = 'unknown'"),
         ),
@@ -521,6 +525,7 @@ class Message(SQLModel, table=True):
     refused: str = ""  # channels whose address was refused for good, space between
     claim: str | None = None  # token of the claimer
     lease_until: datetime | None = Field(default=None, sa_type=UtcTime)
+    look_at: datetime | None = Field(default=None, sa_type=UtcTime)  # of an unknown one: when its provider is asked
     attempts: int = 0
     sent_at: datetime | None = Field(default=None, sa_type=UtcTime)  # of `sending`, then of acceptance
     provider_id: str | None = None

@@ -98,6 +98,7 @@ def release_expired(db: Database, now: datetime) -> int:
             return 0
     with store.write(db) as connection:
         ids = connection.execute(late.with_for_update(skip_locked=True)).scalars().all()
-        values = {"status": Status.UNKNOWN, "lease_until": None, "detail": "the process that sent it went away"}
+        gone = "the process that sent it went away"
+        values = {"status": Status.UNKNOWN, "lease_until": None, "look_at": now, "detail": gone}
         connection.execute(update(_messages).where(c.id.in_(ids)).values(values))
     return len(ids)

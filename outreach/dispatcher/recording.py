@@ -70,21 +70,21 @@ def _write_sent(connection: Connection, chunk: Chunk, sent: Sequence[Ready], han
 def _outcome(one: Ready, handed: Handed, slowed: Mapping[tuple[str, str], datetime], now: datetime) -> Change:
     receipt = handed.receipts.get(one.outgoing.public_id)
     if receipt is None and one.outgoing.public_id in handed.drawn:
-        return _in_doubt("the channel did not say what became of it")
+        return _in_doubt("the channel did not say what became of it", now)
     if receipt is None:
         until = slowed.get((one.outgoing.channel, one.outgoing.sender), now)
         return _not_handed_over(one, handed.wrong.get(one.outgoing.channel), until)
     if receipt.outcome is Outcome.ACCEPTED:
         return {"status": Status.SENT}, ("sent", "")
     if receipt.outcome is Outcome.DOUBT:
-        return _in_doubt(receipt.detail)
+        return _in_doubt(receipt.detail, now)
     if receipt.outcome is Outcome.REFUSED:
         return refused(one.going.row, one.outgoing.channel, one.others, receipt, now)
     return _later(one, receipt, handed.wrong.get(one.outgoing.channel), slowed, now)
 
 
-def _in_doubt(detail: str) -> Change:
-    return {"status": Status.UNKNOWN, "detail": detail, **UNCLAIMED}, ("unknown", "")
+def _in_doubt(detail: str, now: datetime) -> Change:
+    return {"status": Status.UNKNOWN, "detail": detail, "look_at": now, **UNCLAIMED}, ("unknown", "")
 
 
 def _not_handed_over(one: Ready, wrong: str | None, until: datetime) -> Change:

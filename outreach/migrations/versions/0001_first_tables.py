@@ -261,6 +261,8 @@ def upgrade() -> None:
         sa.Column("host", sa.String(), nullable=False),
         sa.Column("newest", sa.BigInteger(), nullable=True),
         sa.Column("look_back", sa.Integer(), nullable=False),
+        sa.Column("backup_at", sa.BigInteger(), nullable=True),
+        sa.Column("restored_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -306,6 +308,7 @@ def upgrade() -> None:
         sa.Column("refused", sa.String(), nullable=False),
         sa.Column("claim", sa.String(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
+        sa.Column("look_at", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column("provider_id", sa.String(), nullable=True),
@@ -360,7 +363,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_messages_unknown",
         "messages",
-        ["sent_at"],
+        ["look_at"],
         unique=False,
         sqlite_where=sa.text("status = 'unknown'"),
         postgresql_where=sa.text("status = 'unknown'"),

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from outreach import collect_less_often, dispatcher, releases, store
-from outreach.channels import Outcome, Outgoing, open_channel
+from outreach.channels import Channels, Outcome, Outgoing, open_channel
 from outreach.models import to_micros
 from outreach.settings import Business, ChannelSettings, Settings
 from outreach.store import Database
@@ -214,7 +214,7 @@ def fsync_time(folder: Path) -> float:
 
 def end_to_end(db: Database, settings: Settings, count: int) -> tuple[float, float]:
     """Seconds, and processor seconds, of dispatching everything."""
-    channels = dispatcher.Channels()
+    channels = Channels()
     dispatcher.dispatch(db, settings, NOW, limit=dispatcher.CHUNK, channels=channels)  # opens what stays open
     begun, used = time.perf_counter(), time.process_time()
     counts = dispatcher.dispatch(db, settings, NOW, limit=count, channels=channels)

@@ -32,6 +32,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from outreach import alerts, dispatcher, importer, planner, sources, store
+from outreach.channels import Channels
 from outreach.errors import OutreachError
 from outreach.settings import Settings
 from outreach.store import Database
@@ -95,7 +96,7 @@ class Daemon:
     settings: Settings
     db: Database
     stop: Stop = field(default_factory=Stop)
-    channels: dispatcher.Channels = field(default_factory=dispatcher.Channels)  # kept open between ticks
+    channels: Channels = field(default_factory=Channels)  # kept open between ticks
     seen: dict[int, Signature] = field(default_factory=dict)  # by source: its files when they were imported
     busy: dict[str, threading.Lock] = field(default_factory=lambda: {stage: threading.Lock() for stage in STAGES})
 

@@ -188,7 +188,7 @@ def answering(
     monkeypatch: pytest.MonkeyPatch, answer: Callable[[int, Outgoing], Receipt | Exception | None]
 ) -> Provider:
     provider = Provider(answer)
-    monkeypatch.setattr(handing, "open_channel", lambda _name, _settings: provider)
+    monkeypatch.setattr(channels, "open_channel", lambda _name, _settings: provider)
     return provider
 
 

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
-from outreach import dispatcher, planner, store
+from outreach import channels, dispatcher, planner, store
 from outreach.channels import Blame, Outcome, Outgoing, Receipt, Silent
 from outreach.dispatcher import handing, recording, tick, watching
 from outreach.errors import DatabaseError
@@ -66,7 +66,7 @@ def accepted(message: Outgoing) -> Receipt:
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Outgoing], Receipt] = accepted) -> Provider:
     provider = Provider(answer)
-    monkeypatch.setattr(handing, "open_channel", lambda _name, _settings: provider)
+    monkeypatch.setattr(channels, "open_channel", lambda _name, _settings: provider)
     return provider
 
 

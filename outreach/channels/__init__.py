@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
@@ -84,6 +84,38 @@ class InboundEvent:
     channel: str = ""  # that it is about, from a provider that serves several
 
 
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A message that its provider may or may not have."""
+
+    public_id: str
+    channel: str
+    address: str
+    text: str | None  # as it was handed over; None when it is no longer kept
+    since: datetime  # it cannot have left earlier,
+    until: datetime  # nor later; both with room for clocks that differ
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message that a provider has for an address."""
+
+    provider_id: str
+    at: datetime | None = None  # when it was made there; None: the provider does not say
+    public_id: str = ""  # ours, where the provider keeps it
+    text: str | None = None  # None: the provider does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a provider has for the address of one doubtful message, in its time and perhaps beyond."""
+
+    public_id: str
+    records: tuple[Record, ...] = ()
+    complete: bool = False  # nothing is missing: only then does absence say anything
+    detail: str = ""  # why it is not complete; never an address or a body
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of `outreach doctor`."""
@@ -122,6 +154,15 @@ class Channel(Protocol):
         """What a verified request says; ValueError when it cannot be read."""
         ...
 
+    def look_up(self, doubtful: Sequence[Doubtful]) -> Iterator[Kept]:
+        """
+        What the provider has for the addresses of these messages, one answer each, as they come.
+
+        Only reads. An answer is `complete` only if nothing can be missing from it. A message without an
+        answer may be asked for again later; ChannelError where the configuration is wrong.
+        """
+        ...
+
     def check(self) -> Iterator[Finding]:
         """Log in and look at the sender's identity as far as the provider lets us, without sending."""
         ...
@@ -132,7 +173,7 @@ class Channel(Protocol):
 
 
 class Silent:
-    """The rest of a Channel for providers that never call back and keep nothing open."""
+    """The rest of a Channel for providers that never call back, cannot be asked and keep nothing open."""
 
     def verify(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> bool:  # noqa: ARG002
         """Nothing is believed."""
@@ -141,6 +182,11 @@ class Silent:
     def parse(self, url: str, headers: Mapping[str, str], raw_body: bytes) -> Sequence[InboundEvent]:  # noqa: ARG002
         """Nothing comes back."""
         return ()
+
+    def look_up(self, doubtful: Sequence[Doubtful]) -> Iterator[Kept]:
+        """Nobody can be asked."""
+        for one in doubtful:
+            yield Kept(one.public_id, detail="this provider cannot be asked what became of a message")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -175,3 +221,21 @@ def open_channel(name: str, settings: Settings) -> Channel:
     module, _, made_by = path.replace(":", ".").rpartition(".")
     channel: Channel = getattr(importlib.import_module(module), made_by)(settings, name)
     return channel
+
+
+@dataclass
+class Channels:
+    """The channels opened so far, kept open from one tick to the next; for one thread at a time."""
+
+    opened: dict[str, Channel] = field(default_factory=dict)
+
+    def get(self, name: str, settings: Settings) -> Channel:
+        """The channel of that name; ChannelError where it cannot be opened."""
+        if name not in self.opened:
+            self.opened[name] = open_channel(name, settings)
+        return self.opened[name]
+
+    def close(self) -> None:
+        """Let go of every connection; the channels open again when they are needed."""
+        for channel in self.opened.values():
+            channel.close()

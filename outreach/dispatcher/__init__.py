@@ -18,8 +18,7 @@ A message is handed over only after its `sending` is committed, and `sending` ne
 from __future__ import annotations
 
 from outreach.dispatcher.filling import link_maker
-from outreach.dispatcher.handing import Channels
 from outreach.dispatcher.parts import MANUAL, DispatchCounts, manual_campaign
 from outreach.dispatcher.tick import CHUNK, dispatch
 
-__all__ = ["CHUNK", "MANUAL", "Channels", "DispatchCounts", "dispatch", "link_maker", "manual_campaign"]
+__all__ = ["CHUNK", "MANUAL", "DispatchCounts", "dispatch", "link_maker", "manual_campaign"]

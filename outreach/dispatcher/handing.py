@@ -7,31 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from outreach.channels import Channel, Outcome, Outgoing, Receipt, open_channel
+from outreach.channels import Channels, Outcome, Outgoing, Receipt
 from outreach.dispatcher.parts import Ready
 from outreach.errors import ChannelError
 from outreach.settings import Settings
 
 HAND_OVER_SECONDS = 30.0
 MOST_DOUBTS = 5  # in a row: the provider is out of order, and more messages would only be put in doubt
-
-
-@dataclass
-class Channels:
-    """The channels opened so far, kept open from one dispatch to the next."""
-
-    opened: dict[str, Channel] = field(default_factory=dict)
-
-    def get(self, name: str, settings: Settings) -> Channel:
-        """The channel of that name; ChannelError where it cannot be opened."""
-        if name not in self.opened:
-            self.opened[name] = open_channel(name, settings)
-        return self.opened[name]
-
-    def close(self) -> None:
-        """Let go of every connection; the channels open again when they are needed."""
-        for channel in self.opened.values():
-            channel.close()
 
 
 @dataclass

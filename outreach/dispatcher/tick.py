@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from outreach import releases, store
+from outreach.channels import Channels
 from outreach.dispatcher import claiming, committing, handing, recording, watching
-from outreach.dispatcher.handing import Channels, Handed
+from outreach.dispatcher.handing import Handed
 from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of, minutes_on
 from outreach.errors import DatabaseError
 from outreach.releases import Loaded

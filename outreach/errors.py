@@ -13,6 +13,7 @@ OutreachError            what, where, and what to do next, on one line
 ├── DatabaseError        the database cannot be reached or is of another version
 ├── ClockError           a `now` earlier than what the database has already seen
 ├── NotFound             a customer, campaign, step or release nobody knows
+├── ListenError          the web app cannot listen where it should
 └── ChannelError         a channel's configuration is wrong: its campaign must stop
 ```
 
@@ -103,6 +104,10 @@ class ClockError(OutreachError):
 
 class NotFound(OutreachError):
     """There is nothing of that name."""
+
+
+class ListenError(OutreachError):
+    """The web app cannot listen at this address."""
 
 
 class ChannelError(OutreachError):

@@ -58,9 +58,9 @@ class Status(StrEnum):
 
     PLANNED = "planned"  # planner: due, waiting for dispatch (a deferred message stays planned)
     SENDING = "sending"  # dispatcher: committed just before the hand-over to the channel
-    SENT = "sent"  # dispatcher, reconciler: the provider accepted it
-    FAILED = "failed"  # dispatcher: refused for good on every channel of the step
-    UNKNOWN = "unknown"  # dispatcher, reconciler: it may have gone out, nothing proves either
+    SENT = "sent"  # dispatcher, reconciler: the provider accepted it; or a person said so
+    FAILED = "failed"  # dispatcher: refused for good on every channel of the step; or a person dropped it
+    UNKNOWN = "unknown"  # dispatcher: it may have gone out; the reconciler or a person settles it
     HELD = "held"  # planner: the holdout arm, deliberately not contacted
     SKIPPED = "skipped"  # planner, dispatcher: a rule ended it, see reason
     EXPIRED = "expired"  # planner, dispatcher: its time passed, see reason and blocked_by
@@ -93,6 +93,7 @@ class Reason(StrEnum):
     TEXT_REFUSED = "text_refused"  # the provider refused this very text
     GAVE_UP = "gave_up"  # refused for now too often, or nobody answered the phone
     NOT_RENDERED = "not_rendered"  # the template could not be filled before the expiry
+    DROPPED = "dropped"  # it was in doubt, and a person gave it up
     # only defers a message (blocked_by), until it passes or expires
     HOURS = "hours"  # outside sending hours in some zone the customer may be in
     NO_ZONE = "no_zone"  # no time zone is known and the settings name none
@@ -183,7 +184,7 @@ class Customer(SQLModel, table=True):
     created_at: datetime | None = Field(default=None, sa_type=UtcTime)
     tags: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
-    merged_into: int | None = Field(default=None, sa_type=BigId)
+    merged_into: int | None = Field(default=None, sa_type=BigId)  # its own id: erased, nobody's any more
     row_hash: bytes = b""  # of the imported row: equal means unchanged
 
 
@@ -567,6 +568,58 @@ class MessageEvent(SQLModel, table=True):
     kind: str
     at: datetime = Field(sa_type=UtcTime)
     detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class Inbox(SQLModel, table=True):
+    """Something a provider told us, as it came; kept under the provider's own id, so that repeats are harmless."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (
+        Index(
+            "ix_inbox_waiting",
+            "id",
+            sqlite_where=text("handled_at IS NULL"),
+            postgresql_where=text("handled_at IS NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    event_id: str = Field(unique=True)
+    provider: str  # twilio | sendgrid | imap
+    channel: str
+    kind: str  # of channels.InboundEvent
+    at: datetime = Field(sa_type=UtcTime)  # as the provider dates it, else when it first came
+    received_at: datetime = Field(sa_type=UtcTime)
+    public_id: str = ""  # of the message it is about, as far as the provider says
+    provider_id: str = ""
+    address: str | None = None  # who wrote, or whom it is about, as it came; None once erased
+    text: str = Field(default="", sa_type=Text)  # of a reply
+    code: str = ""
+    detail: str = ""
+    raw: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # all the provider said
+    contact_id: int | None = Field(default=None, sa_type=BigId)  # whose address it is
+    message_id: int | None = Field(default=None, sa_type=BigId)  # once handled
+    handled_at: datetime | None = Field(default=None, sa_type=UtcTime)  # `receive` has made of it what there is
+
+
+class Reply(SQLModel, table=True):
+    """Something a person wrote to us, strangers included; only what is found out later changes."""
+
+    __tablename__ = "replies"
+    __table_args__ = (Index("ix_replies_customer", "customer_id"), Index("ix_replies_at", "at"))
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    event_id: str = Field(unique=True)  # of its inbox row
+    channel: str
+    contact_id: int = Field(sa_type=BigId)  # whose address it came from
+    customer_id: int | None = Field(default=None, sa_type=BigId)  # None: a stranger
+    message_id: int | None = Field(default=None, sa_type=BigId)  # that it answers
+    order_id: int | None = Field(default=None, sa_type=BigId)
+    case_id: int | None = Field(default=None, sa_type=BigId)
+    text: str = Field(default="", sa_type=Text)
+    at: datetime = Field(sa_type=UtcTime)
+    intents: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    score: int | None = None
+    answered_at: datetime | None = Field(default=None, sa_type=UtcTime)  # first answered by a person
+    labels: list[str] | None = Field(default=None, sa_column=Column(JSON))  # what a person says it means
 
 
 class MessageLink(SQLModel, table=True):

@@ -64,6 +64,7 @@ NEEDED_SECRETS: dict[str, tuple[str, ...]] = {
     "sendgrid": ("SENDGRID_API_KEY",),
     "twilio": ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
 }
+CANNOT_TELL = ("smtp", STAFF)  # nobody can be asked later what became of a message
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 # Of one sender, where the settings say nothing: a long code carries one segment a second, a WhatsApp
 # sender 80 messages (PROVIDERS A4). Others have none of their own.
@@ -283,6 +284,13 @@ CHANNEL = Record(
             "whole message, up to 4 minutes.",
             "20 seconds",
         ),
+        Key(
+            "in_doubt",
+            choice("hold", "resend_if_absent"),
+            "Messages that may or may not have gone out and that the provider turns out not to have: they wait for a "
+            "person, or are sent again (smtp and staff cannot be asked).",
+            "hold",
+        ),
     ),
     '{provider: outbox, from: "My Shop <hola@shop.example>"}',
 )
@@ -390,7 +398,7 @@ _CLOCK_TEXTS = {
     "plan": "How often due messages are written.",
     "dispatch": "How often due messages are sent.",
     "receive": "How often events and replies are read (by providers that have any).",
-    "reconcile": "How often doubtful messages are settled (with providers that can tell).",
+    "reconcile": "How often messages in doubt are looked for (at providers that can tell).",
 }
 
 SETTINGS = Record(

@@ -18,6 +18,7 @@ from outreach import yamlfile
 from outreach.errors import Problem, SettingsError
 from outreach.keys import read_record, rows
 from outreach.setting_keys import (
+    CANNOT_TELL,
     CATALOGUE,
     DEFAULT_CAPS,
     DEFAULT_CHANNELS,
@@ -38,7 +39,15 @@ from outreach.yamlfile import Node, listed, problem, shown
 
 _TWO_YEARS = Duration(months=24)
 _ANSWER = Duration(seconds=20)
-SECRETS = ("SENDGRID_API_KEY", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "SMTP_PASSWORD", "SENDGRID_WEBHOOK_KEY")
+EVENTS_KEY = "OUTREACH_EVENTS_KEY"  # signs the events that the shop posts
+SECRETS = (
+    "SENDGRID_API_KEY",
+    "TWILIO_ACCOUNT_SID",
+    "TWILIO_AUTH_TOKEN",
+    "SMTP_PASSWORD",
+    "SENDGRID_WEBHOOK_KEY",
+    EVENTS_KEY,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class ChannelSettings:
     options: Mapping[str, Any] = field(default_factory=dict)  # the provider's own keys, as PROVIDER_KEYS names them
     pool: tuple[str, ...] = ()  # all of `from:`, where it names several
     rate: Limit | None = None  # of each sender
+    in_doubt: str = "hold"  # hold | resend_if_absent
 
     @property
     def senders(self) -> tuple[str, ...]:
@@ -241,6 +251,11 @@ def _channel_problems(settings: Settings, name: str, channel: ChannelSettings) -
     found += [Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `{key}`") for key in missing]
     if provider not in ("outbox", STAFF) and not channel.sender and not channel.options.get("messaging_service"):
         found.append(Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `from`"))
+    if channel.in_doubt != "hold" and provider in CANNOT_TELL:
+        text = f"`in_doubt` changes nothing here: {provider} cannot be asked what became of a message"
+        hint = "settle those in doubt with `outreach resolve`"
+        place = position(settings, "channels", name, "in_doubt")
+        found.append(Problem(*place, "wrong-key", text, hint, warning=True))
     secrets = list(NEEDED_SECRETS.get(provider, ()))
     if channel.options.get("user"):
         secrets.append("SMTP_PASSWORD")
@@ -364,8 +379,9 @@ def _channels(values: Mapping[str, Any] | None) -> dict[str, ChannelSettings]:
 def _channel(values: Mapping[str, Any]) -> ChannelSettings:
     provider, senders = values.get("provider", "outbox"), tuple(values.get("from", ()))
     options = {name: value for name, value in values.items() if name in PROVIDER_KEYS}
-    rate = values.get("rate")
-    return ChannelSettings(provider, senders[0] if senders else "", options, senders if len(senders) > 1 else (), rate)
+    rate, in_doubt = values.get("rate"), values.get("in_doubt", "hold")
+    pool = senders if len(senders) > 1 else ()
+    return ChannelSettings(provider, senders[0] if senders else "", options, pool, rate, in_doubt)
 
 
 def _sending_hours(written: Mapping[str, Any] | None, node: Node, found: list[Problem]) -> dict[str, WeekHours]:

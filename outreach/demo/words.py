@@ -31,6 +31,7 @@ WORDS = {
     Reason.ONLY_TO: "a rehearsal is on, for other addresses only",
     Reason.REFUSED: "the address was refused for good",
     Reason.TEXT_REFUSED: "the provider refused its text",
+    Reason.DROPPED: "was in doubt, and a person decided that it should not go",
     Reason.GAVE_UP: "was tried several times, and never got through",
     Reason.NOT_RENDERED: "the message lacked something it needs",
     Reason.HOURS: "outside sending hours where the customer lives",

@@ -780,6 +780,27 @@ def test_a_receipt_for_a_message_that_a_person_has_settled_changes_nothing(
     assert shop.row(message).status == Status.CANCELLED
 
 
+def test_a_slow_claimer_leaves_a_message_alone_that_is_in_other_hands_by_now(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = shop.message(shop.customer())
+
+    def meanwhile(number: int, sent: Outgoing) -> Receipt:
+        if len(provider.got) > 1:
+            return accepted(number, sent)
+        claiming.release_expired(shop.db, NOW + timedelta(hours=1))
+        shop.change(Message, status=Status.PLANNED, claim=None)  # as a person may settle it
+        assert shop.dispatch(NOW + timedelta(hours=1)).sent == 1
+        return Receipt(sent.public_id, Outcome.LATER, detail="421 4.3.2")
+
+    provider = answering(monkeypatch, meanwhile)
+    shop.dispatch()
+
+    row = shop.row(message)
+    assert (row.status, row.provider_id) == (Status.SENT, f"p-{row.public_id}")
+    assert [content.message_id for content in shop.all_of(MessageContent)] == [message]
+
+
 class Crash(BaseException):
     """The end of a process, as its own code would see it."""
 

@@ -35,6 +35,7 @@ from outreach.models import (
     Status,
     Suppression,
     table,
+    to_micros,
 )
 from outreach.settings import Cap, ChannelSettings, Settings
 from outreach.store import Database
@@ -158,7 +159,9 @@ def test_a_send_is_one_message_a_person_in_the_same_ledger(shop: Shop) -> None:
     assert (row.campaign, row.step, row.occasion, row.record_id) == ("manual", "hi", f"manual:{made.id}", made.id)
     assert (row.status, row.channel, row.arm, row.purpose) == (Status.SENT, "whatsapp", "contact", "marketing")
     assert (row.enrolment_id, row.due_at, row.expires_at) == (0, NOW, NOW + timedelta(days=3))
-    assert row.public_id == store.public_id(shop.db.secret, "manual", "hi", "c1", row.occasion)
+    assert row.public_id == store.public_id(
+        shop.db.secret, "manual", "hi", "c1", f"{row.occasion}:{to_micros(row.created_at)}"
+    )
     assert [(one["to"], one["text"]) for one in shop.outbox()] == [("+525541000001", "Hola, Ana: novedades")]
     assert [one.text for one in rows_of(shop.db, MessageContent)] == ["Hola, Ana: novedades"]
 
@@ -632,7 +635,7 @@ def test_only_a_manual_send_s_messages_are_claimed_though_an_order_has_its_numbe
 
 
 def test_what_a_daemon_takes_first_is_sent_once_and_counted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(db: Database, settings: Settings, now: datetime, *, only: int) -> None:
+    def late(db: Database, settings: Settings, now: datetime, *, only: int, stop: None) -> None:
         assert dispatcher.dispatch(db, settings, now).sent == 2
         assert dispatcher.dispatch(db, settings, now, only=only).claimed == 0
 

@@ -6,6 +6,7 @@ Dispatch: claim → gate → commit `sending` → hand over → record, one chun
     filling         template and facts → what is handed over
     pacing          how fast each sender and provider may send
     handing      3  to the channels, for at most 30 s after that commit
+    heartbeat       renews the lease of the chunk in the air
     recording    4  each receipt, conditional on the claim: sent, failed, planned again (only what
                     certainly was not accepted) or unknown
     watching        pauses campaigns that bounce too much

@@ -38,6 +38,7 @@ from outreach.gates import Defer, End, Facts, Send, Verdict
 from outreach.models import (
     Contact,
     Customer,
+    Installation,
     ManualSend,
     Message,
     MessageContent,
@@ -73,8 +74,9 @@ def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> lis
     with store.write(db) as connection:
         held = _hold(connection, [row.customer_id for row in rows])
         mine = _still_ours(connection, [row.id for row in rows], chunk.token)
+        gone = _may_be_gone(connection, chunk, [row for row in rows if row.id in mine], tally)
         look = _Look(connection, db, chunk, held)
-        ready, stay = look.at([row for row in rows if row.id in mine])
+        ready, stay = look.at([row for row in rows if row.id in mine - gone])
         _write_sending(connection, chunk, ready)
         write_staying(connection, chunk, stay, tally)
     _give_back(db, [row.id for row in rows if row.id not in mine], chunk.token)
@@ -135,6 +137,29 @@ def _give_back(db: Database, ids: Iterable[int], token: str) -> None:
     for message in ids:
         with store.write(db) as connection:
             connection.execute(_GIVE_BACK, {"of": message, "token": token})
+
+
+# --- after a restore -----------------------------------------------------------------------------
+
+_RESTORED = select(table(Installation).c.restored_at)
+_GONE = "it may have left before the database was restored"
+
+
+def _may_be_gone(connection: Connection, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> set[int]:
+    """
+    Declare `unknown` what was due before this database was restored from a backup, and planned again since.
+
+    What has been settled once, by evidence or by a person, has a `look_at`, and goes like any other.
+    """
+    restored_at = connection.execute(_RESTORED).scalar()
+    if restored_at is None:
+        return set()
+    gone = {row.id for row in rows if row.look_at is None and row.due_at <= restored_at}
+    if gone:
+        values = {"status": Status.UNKNOWN, "look_at": chunk.now, "detail": _GONE, **UNCLAIMED}
+        connection.execute(update(_messages).where(among(_messages.c.id, gone)).values(values))
+        tally["unknown", ""] += len(gone)
+    return gone
 
 
 # --- what the release makes of a row -------------------------------------------------------------

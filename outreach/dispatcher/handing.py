@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from outreach.channels import Channels, Outcome, Outgoing, Receipt
@@ -13,6 +13,7 @@ from outreach.errors import ChannelError
 from outreach.settings import Settings
 
 HAND_OVER_SECONDS = 30.0
+PUT_BACK_SECONDS = 5.0  # a clock may be put right by so much
 MOST_DOUBTS = 5  # in a row: the provider is out of order, and more messages would only be put in doubt
 
 
@@ -37,15 +38,30 @@ def clocks() -> tuple[float, float]:
     return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()
 
 
+def in_time(start: tuple[float, float]) -> bool:
+    """
+    Whether it is no more than 30 s since `start`, by both clocks.
+
+    A wall clock that was put back is not believed either: it may be hours since, and nobody can tell.
+    """
+    passed = (at - begun for at, begun in zip(clocks(), start, strict=True))
+    return all(-PUT_BACK_SECONDS <= seconds <= HAND_OVER_SECONDS for seconds in passed)
+
+
 def hand_over(
-    ready: Sequence[Ready], settings: Settings, channels: Channels, handed: Handed, start: tuple[float, float]
+    ready: Sequence[Ready],
+    settings: Settings,
+    channels: Channels,
+    handed: Handed,
+    start: tuple[float, float],
+    lost: Callable[[], bool],
 ) -> None:
     """
     Give the chunk to its channels, one after the other; `handed` is filled as they answer.
 
-    `start` is what `clocks` said before the chunk was committed.
+    `start` is what `clocks` said before the chunk was committed; `lost` whether it is ours no more.
 
-    It is right at any moment, also when a channel raises what is not a ChannelError.
+    `handed` is right at any moment, also when a channel raises what is not a ChannelError.
     """
     by_channel: dict[str, list[Outgoing]] = defaultdict(list)
     for one in ready:
@@ -53,7 +69,7 @@ def hand_over(
     for name, messages in by_channel.items():
         doubts = 0
         try:
-            for receipt in channels.get(name, settings).send(_in_time(name, messages, handed, start)):
+            for receipt in channels.get(name, settings).send(_in_time(name, messages, handed, start, lost)):
                 handed.receipts.setdefault(receipt.public_id, receipt)
                 doubts = doubts + 1 if receipt.outcome is Outcome.DOUBT else 0
                 if doubts >= MOST_DOUBTS:
@@ -63,12 +79,11 @@ def hand_over(
 
 
 def _in_time(
-    channel: str, messages: Iterable[Outgoing], handed: Handed, start: tuple[float, float]
+    channel: str, messages: Iterable[Outgoing], handed: Handed, start: tuple[float, float], lost: Callable[[], bool]
 ) -> Iterator[Outgoing]:
-    """The messages, as long as their channel works and it is no more than 30 s since `start`; notes which were drawn."""
+    """The messages, as long as their channel works and they may leave; notes which were drawn."""
     for message in messages:
-        late = any(at - begun > HAND_OVER_SECONDS for at, begun in zip(clocks(), start, strict=True))
-        if late or channel in handed.broken:
+        if channel in handed.broken or lost() or not in_time(start):
             return
         handed.drawn.add(message.public_id)
         yield message

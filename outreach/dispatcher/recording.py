@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from outreach import store, timing
 from outreach.channels import Blame, Outcome, Receipt
@@ -17,6 +17,7 @@ from outreach.dispatcher.handing import Handed
 from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready, Tally, pause, run_many, update_each
 from outreach.gates import Defer
 from outreach.models import Contact, Message, Reason, Scope, Status, table
+from outreach.store import among
 
 MOST_TEXTS = 5  # of one campaign refused in a chunk, and none accepted: the text is wrong, not the recipient
 MOST_ATTEMPTS = 8  # at one message, of those that count: a back-off of some two hours in all
@@ -36,13 +37,14 @@ def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed:
     outcomes = [_outcome(one, handed, slowed, chunk.now) for one in ready]
     sent = [one for one, (values, _) in zip(ready, outcomes, strict=True) if values["status"] is Status.SENT]
     _write_sent(connection, chunk, sent, handed)
-    others = [
-        (one, values) for one, (values, _) in zip(ready, outcomes, strict=True) if values["status"] is not Status.SENT
-    ]
-    c = _messages.c
-    ours = (text("status IN ('sending', 'unknown')"), c.claim == chunk.token)
-    update_each(connection, [{"of": one.going.row.id, **values} for one, values in others], *ours)
-    forget(connection, [one.going.row.id for one, values in others if "contact_id" in values])
+    others = {
+        one.going.row.id: values
+        for one, (values, _) in zip(ready, outcomes, strict=True)
+        if values["status"] is not Status.SENT
+    }
+    ours = _still_ours(connection, others.keys(), chunk.token)
+    update_each(connection, [{"of": i, **others[i]} for i in ours])
+    forget(connection, [i for i in ours if "contact_id" in others[i]])
     _tag(connection, sent)
     for campaign, detail in _refused_texts(ready, handed).items():
         reason = f"{MOST_TEXTS} texts and more were refused, and none was taken: {detail}"
@@ -51,6 +53,20 @@ def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed:
         concerned = {one.going.item.campaign.name for one in ready if one.outgoing.channel == channel}
         pause(connection, concerned, reason, chunk.now)
     tally.update(counted for _, counted in outcomes)
+
+
+_OURS = (
+    select(_messages.c.id)
+    .where(among(_messages.c.id, "ids"), text("status IN ('sending', 'unknown')"))
+    .where(_messages.c.claim == bindparam("token"))
+    .order_by(_messages.c.id)
+    .with_for_update()
+)
+
+
+def _still_ours(connection: Connection, ids: Collection[int], token: str) -> Sequence[int]:
+    """Locked. What was settled meanwhile may be in other hands by now: not a row of it is touched, its content neither."""
+    return connection.execute(_OURS, {"ids": ids, "token": token}).scalars().all() if ids else ()
 
 
 _SENT = (

@@ -15,6 +15,7 @@ from outreach import releases, store
 from outreach.channels import Channels
 from outreach.dispatcher import claiming, committing, handing, recording, watching
 from outreach.dispatcher.handing import Handed
+from outreach.dispatcher.heartbeat import Heart
 from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of, minutes_on
 from outreach.errors import DatabaseError
 from outreach.releases import Loaded
@@ -23,7 +24,7 @@ from outreach.store import Database
 
 CHUNK = 100
 RECORD_AGAIN = (0.2, 1.0, 5.0)  # seconds to wait when what became of a chunk cannot be written
-LEASE = timedelta(minutes=5)  # longer than a chunk can take: 30 s of handing over, and its last answers
+LEASE = timedelta(minutes=2)  # of a chunk whose dispatcher says nothing more
 
 
 def dispatch(
@@ -51,6 +52,7 @@ def dispatch(
     try:
         tick.run(stop or (lambda: False))
     finally:
+        tick.heart.close()
         if channels is None:
             tick.channels.close()
     counts = counts_of(tick.tally)
@@ -75,11 +77,15 @@ class _Tick:
         self.size, self.limit, self.only = size, limit, only
         self.started = time.monotonic()
         self.behind: Counter[str] = Counter()
+        self.heart = Heart(db, self.lease_until)
         self.tally: Tally = Counter({("unknown", ""): claiming.release_expired(db, now)})
 
     def passed(self) -> datetime:
         """`now`, plus the real time since: a lease must not be short because its tick is long."""
         return self.now + timedelta(seconds=time.monotonic() - self.started)
+
+    def lease_until(self) -> datetime:
+        return self.passed() + LEASE
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Chunk after chunk; each one's record shares its transaction with the next one's claim."""
@@ -93,7 +99,8 @@ class _Tick:
             ready = committing.commit(self.db, chunk, rows, self.tally)
             handed = Handed()
             try:
-                handing.hand_over(ready, chunk.loaded.settings, self.channels, handed, start)
+                with self.heart.beating(chunk.token) as lost:
+                    handing.hand_over(ready, chunk.loaded.settings, self.channels, handed, start, lost)
                 loaded = self._release(stop)
             except BaseException:
                 self._record(chunk, ready, handed, None)
@@ -130,7 +137,7 @@ class _Tick:
         if size <= 0 or loaded is None:
             return None
         now = minutes_on(self.now, self.started)
-        chunk = Chunk(loaded, secrets.token_hex(8), now, self.passed() + LEASE, behind=self.behind)
+        chunk = Chunk(loaded, secrets.token_hex(8), now, self.lease_until(), behind=self.behind)
         rows = claiming.claim(connection, now, size, chunk.token, chunk.lease_until, self.only)
         return (chunk, rows) if rows else None
 

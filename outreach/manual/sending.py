@@ -8,7 +8,7 @@ message like any other: what this process does not get to is sent by the next di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,26 +52,37 @@ class Became:
         return sum(one.count for one in self.ended if one.kind == kind)
 
 
-def send(db: Database, settings: Settings, draft: Draft, progress: Progress | None = None) -> Became:
+def send(
+    db: Database,
+    settings: Settings,
+    draft: Draft,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Became:
     """
     Write the rows of the draft, dispatch them, and say what became of them.
+
+    `stop` is asked between transactions: nothing is left half-written or in the air.
 
     Raises:
         ClockError: the draft's `now` is earlier than what the database has seen.
         DatabaseError: what is written by then is sent by the next dispatch.
     """
-    number = write(db, draft, progress)
-    dispatch(db, settings, minutes_on(draft.now, draft.drafted), only=number)  # somebody was asked meanwhile
+    number = write(db, draft, progress, stop)
+    now = minutes_on(draft.now, draft.drafted)  # somebody was asked meanwhile
+    dispatch(db, settings, now, only=number, stop=stop)
     return became(db, number)
 
 
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write(db: Database, draft: Draft, progress: Progress | None = None) -> int:
+def write(db: Database, draft: Draft, progress: Progress | None = None, stop: Callable[[], bool] | None = None) -> int:
     """Write one row a person, at most 1,000 a transaction; gives the id of the send."""
     number, done = draft.continues, 0
     for page in store.in_chunks(draft.intended, BATCH):
+        if done and stop and stop():
+            break
         with store.write(db) as connection:
             if not done:
                 store.seen(connection, minutes_on(draft.now, draft.drafted))
@@ -106,10 +117,10 @@ _NOTE_STEP = text(
 
 
 def _row(db: Database, draft: Draft, number: int, one: Intended, customer: int) -> dict[str, Any]:
-    step, now = draft.campaign.steps[0], draft.now
+    step, now = draft.campaign.steps[0], draft.now  # the time in the public id: after a restore, numbers come again
     occasion = f"{MANUAL}:{number}"
     return {
-        "public_id": store.public_id(db.secret, MANUAL, step.id, one.external_id, occasion),
+        "public_id": store.public_id(db.secret, MANUAL, step.id, one.external_id, f"{occasion}:{to_micros(now)}"),
         "campaign": MANUAL,
         "step": step.id,
         "customer_id": customer,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from outreach.errors import ChannelError
 from outreach.render import Content
@@ -82,6 +82,8 @@ class InboundEvent:
     code: str = ""
     detail: str = ""  # never an address or a body
     channel: str = ""  # that it is about, from a provider that serves several
+    recipient: str = field(default="", compare=False, repr=False)  # of a message it is about, if it says so
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # all that was said of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,16 @@ class Kept:
     records: tuple[Record, ...] = ()
     complete: bool = False  # nothing is missing: only then does absence say anything
     detail: str = ""  # why it is not complete; never an address or a body
+
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """What a provider keeps about an address that must not be written to."""
+
+    address: str  # as the provider writes it, without any prefix of the provider's
+    kind: str  # email | phone | messenger: of a contact
+    at: datetime
+    reason: str  # opted_out | complained (the person's wish), bounced (nobody can be reached there)
 
 
 @dataclass(frozen=True)
@@ -163,6 +175,18 @@ class Channel(Protocol):
         """
         ...
 
+    def opt_outs(self, since: datetime) -> Iterator[OptOut]:
+        """
+        Who opted out, complained or cannot be reached since then, as far as the provider lists it; the same one may come twice.
+
+        Only reads. It is for a database that was set back: what was heard since its backup is heard again.
+        What comes is true; that nothing is missing is known only when it ends by itself, without an error.
+
+        Raises:
+            ChannelError: the configuration is wrong, or a list could not be read to its end: ask again.
+        """
+        ...
+
     def check(self) -> Iterator[Finding]:
         """Log in and look at the sender's identity as far as the provider lets us, without sending."""
         ...
@@ -187,6 +211,10 @@ class Silent:
         """Nobody can be asked."""
         for one in doubtful:
             yield Kept(one.public_id, detail="this provider cannot be asked what became of a message")
+
+    def opt_outs(self, since: datetime) -> Iterator[OptOut]:  # noqa: ARG002
+        """Nobody is listed."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is open."""

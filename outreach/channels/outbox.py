@@ -11,10 +11,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from outreach.channels import Blame, Finding, Outcome, Outgoing, Receipt, Silent, mime
+from outreach.channels import (
+    Blame,
+    Doubtful,
+    Finding,
+    Kept,
+    Outcome,
+    Outgoing,
+    Receipt,
+    Record,
+    Silent,
+    mime,
+)
 from outreach.errors import ChannelError
 from outreach.settings import Settings
 from outreach.values import CHANNELS
@@ -62,6 +75,21 @@ class Outbox(Silent):
         if wrong is not None:
             raise ChannelError(f"the folder {FOLDER} of the workspace cannot be written to: {_why(wrong)}") from wrong
 
+    def look_up(self, doubtful: Sequence[Doubtful]) -> Iterator[Kept]:
+        """
+        The files of these messages: exact and complete, since a file is there whole or not at all.
+
+        A file on any day and channel counts, as it does when the message is written again.
+        """
+        try:
+            files = self._files({one.public_id for one in doubtful})
+        except OSError as error:
+            for one in doubtful:
+                yield Kept(one.public_id, detail=f"the folder {FOLDER} cannot be read: {_why(error)}")
+            return
+        for one in doubtful:
+            yield Kept(one.public_id, tuple(files.get(one.public_id, ())), complete=True)
+
     def check(self) -> Iterator[Finding]:
         """Whether the folder can be written to."""
         try:
@@ -86,6 +114,19 @@ class Outbox(Silent):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_whole(self.folder / _name(message, message.channel), content)
         return Receipt(message.public_id, Outcome.ACCEPTED, provider_id=f"outbox:{message.public_id}")
+
+    def _files(self, wanted: set[str]) -> dict[str, list[Record]]:
+        """The files of these messages by their id, read in one go; a folder that is not there yet is empty."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return {}
+        found: dict[str, list[Record]] = {}
+        for match in filter(None, map(_NAME.fullmatch, names)):
+            if match["id"] in wanted:
+                at = datetime.fromtimestamp((self.folder / match[0]).stat().st_mtime, UTC)
+                found.setdefault(match["id"], []).append(Record(f"outbox:{match['id']}", at, match["id"]))
+        return found
 
     def _is_there(self, message: Outgoing) -> bool:
         """Also under another channel, which an earlier attempt may have chosen."""
@@ -117,6 +158,11 @@ def _why(error: OSError) -> str:
 def _name(message: Outgoing, channel: str) -> str:
     day = message.day or (message.at.date() if message.at else None)
     return f"{day or 'undated'}-{message.public_id}-{channel}{'.eml' if channel == 'email' else '.json'}"
+
+
+_NAME = re.compile(  # what `_name` makes, and never an unfinished file's
+    rf"(\d{{4}}-\d\d-\d\d|undated)-(?P<id>.+)-({'|'.join(CHANNELS)})\.(eml|json)"
+)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -8,10 +8,15 @@ Stand-ins for the providers, on this machine: rehearse and test campaigns withou
 Each is a context manager that listens on 127.0.0.1 at a free port (or the one given), speaks the
 provider's real protocol, keeps a ledger of what it accepted, and makes mistakes on demand: `faults`
 is asked before each request and says what goes wrong with it, if anything.
+
+The ledger answers how often each message was accepted: `accepted_by_public_id`, by our own id, and
+`accepted_by_text`, by recipient and text. From another process, GET /_accepted at the fakes of Twilio
+and SendGrid gives the former as JSON, `{"<public id>": 1, ...}`, whatever `faults` holds, without a login.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -49,3 +54,31 @@ class Faults:
         """The fault of this request; None: it goes well."""
         with self._lock:
             return self._next.popleft() if self._next else None
+
+
+class Lag:
+    """
+    What a list does not show yet: each message for as many lists that would hold it, or (None) until told.
+
+    For whoever holds the fake's lock.
+    """
+
+    def __init__(self, lists: int | None = 0) -> None:
+        self.lists = lists
+        self._left: dict[str, float] = {}
+
+    def accept(self, number: str) -> None:
+        """A message has been accepted."""
+        if self.lists != 0:
+            self._left[number] = math.inf if self.lists is None else self.lists
+
+    def hides(self, number: str) -> bool:
+        """Whether the list that is being made lacks the message; this counts as one list."""
+        left = self._left.get(number, 0)
+        if left > 0:
+            self._left[number] = left - 1
+        return left > 0
+
+    def catch_up(self) -> None:
+        """Show everything accepted so far."""
+        self._left.clear()

@@ -1,9 +1,10 @@
 """
-A stand-in for SendGrid on 127.0.0.1: mail/send, logs, scopes, senders, signed events.
+A stand-in for SendGrid on 127.0.0.1: mail/send, logs, suppressions, scopes, senders, signed events.
 
 It judges a request as SendGrid does, at once, and keeps what it accepts. What the recipients would read, each
 personalization's substitutions made, is worked out when somebody looks at `accepted`. Pages under www.twilio.com/docs/sendgrid/api-reference: mail-send/mail-send,
-mail-send/errors, how-to-use-the-sendgrid-v3-api/rate-limits.
+mail-send/errors, email-logs, suppressions-global-suppressions and its neighbours,
+how-to-use-the-sendgrid-v3-api/rate-limits.
 
 Where SendGrid's own way is not known, this one is the stricter: it takes no address twice in one request.
 """
@@ -33,13 +34,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from outreach.testing import Fault, Faults
+from outreach.testing import Fault, Faults, Lag
 
 KEY = "SG.a-key-that-only-the-fake-knows"
 MOST = 1000  # personalizations, and recipients
 MOST_BYTES = 30 * 1024 * 1024
 MOST_OF_A_PERSONALIZATION = 10_000  # bytes of substitutions, and of custom arguments
 NESTED = 4  # substitutions in substitutions
+MOST_SUPPRESSIONS = 500  # entries of a page
+SUPPRESSIONS = ("unsubscribes", "spam_reports", "bounces", "invalid_emails", "blocks")
+LEDGER = "/_accepted"
 RESERVED = frozenset(
     [
         "x-sg-id",
@@ -114,6 +118,9 @@ class FakeSendGrid:
     The server, as a context manager; `url` is what `base_url` must be.
 
     `senders` are the addresses that are verified, `domains` those authenticated; both None: whoever asks.
+    `faults` has one entry for each request to come; `list_faults`, if given, those for reading ones.
+    The logs have what is accepted after `lag` lists that could have held it (None: after `catch_up`), and not at
+    all with `logs=False`, as an account or key that may not read them.
     """
 
     def __init__(
@@ -121,6 +128,10 @@ class FakeSendGrid:
         port: int = 0,
         *,
         faults: Faults | Iterable[Fault | None] = (),
+        list_faults: Faults | None = None,
+        lag: int | None = 0,
+        logs: bool = True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         api_key: str = KEY,
         scopes: Sequence[str] = ("mail.send", "sender_verification_eligible"),
         senders: Sequence[str] | None = None,
@@ -128,6 +139,9 @@ class FakeSendGrid:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.faults = faults if isinstance(faults, Faults) else Faults(faults)
+        self.list_faults = list_faults or self.faults
+        self.logs = logs
+        self.clock = clock
         self.requests: list[Recorded] = []
         self.most_at_once = 0
         # Called in the request's own thread; what it gives back, if anything, is answered in place of all else.
@@ -136,6 +150,10 @@ class FakeSendGrid:
         self._scopes, self._senders, self._domains = scopes, senders, domains
         self._most_bytes = most_bytes
         self._mails: list[Mail] = []
+        self._by_id: dict[str, Mail] = {}
+        self._by_recipient: dict[str, list[Mail]] = {}
+        self._lag = Lag(lag)
+        self._suppressed: dict[str, list[dict[str, Any]]] = {}
         self._unread: deque[_Accepted] = deque()
         self._counts: Counter[str] = Counter()
         self._at_once = 0
@@ -179,13 +197,46 @@ class FakeSendGrid:
         """Every message accepted so far, in the order of the requests and their personalizations."""
         with self._lock:
             while self._unread:
-                self._mails += _mails(self._unread.popleft())
+                for mail in _mails(self._unread.popleft()):
+                    self._mails.append(mail)
+                    self._by_id[mail.message_id] = mail
+                    self._by_recipient.setdefault(mail.to, []).append(mail)
+                    self._lag.accept(mail.message_id)
             return self._mails
 
     def accepted_count(self, public_id: str) -> int:
         """How many times a message with this id of ours was accepted."""
         with self._lock:
             return self._counts[public_id]
+
+    def accepted_by_public_id(self) -> Counter[str]:
+        """How often each message was accepted, by our own id; those without one are together under an empty id."""
+        with self._lock:
+            return Counter(self._counts)
+
+    def accepted_by_text(self) -> Counter[tuple[str, str]]:
+        """The same by recipient and text (of a message in HTML alone, that)."""
+        return Counter((mail.to, mail.text or mail.html) for mail in list(self.accepted))
+
+    def catch_up(self) -> None:
+        """Have everything accepted so far in the logs."""
+        with self._lock:
+            _ = self.accepted  # read, so that it is known
+            self._lag.catch_up()
+
+    def suppress(self, kind: str, email: str, at: datetime, **more: Any) -> None:
+        """
+        Put an address on a suppression list: one of SUPPRESSIONS, or `groups` for unsubscribe groups.
+
+        `more` are further fields of the entry, such as the `status` of a bounce.
+        """
+        entry: dict[str, Any] = {"created": int(at.timestamp()), "email": email, **more}
+        if kind == "groups":
+            entry = {"group_id": 1, "group_name": "News", "created_at": entry.pop("created"), **entry}
+        elif kind not in SUPPRESSIONS:
+            raise ValueError(f"{kind} is no list of SendGrid's")
+        with self._lock:
+            self._suppressed.setdefault(kind, []).append(entry)
 
     def limit(self, requests: int, resets_at: float) -> None:
         """Take only so many more requests to mail/send until that time (Unix seconds); then 429."""
@@ -247,7 +298,9 @@ class FakeSendGrid:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            return self.on_request(request) or self._reply(request, self.faults.take())
+            reads = request.method == "GET" or request.path == "/v3/logs"
+            faults = self.list_faults if reads else self.faults
+            return self.on_request(request) or self._reply(request, faults.take())
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -291,7 +344,7 @@ class FakeSendGrid:
         dropped = "Unsubscribed Address" if fault is Fault.OPTED_OUT else ""
         ids = [_public_id(one) for one in body["personalizations"]]
         with self._lock:
-            self._unread.append(_Accepted(number, request.body, datetime.now(UTC), dropped))
+            self._unread.append(_Accepted(number, request.body, self.clock(), dropped))
             self._counts.update(ids)
         return Reply(202, headers={"X-Message-Id": number, **limits})
 
@@ -324,6 +377,13 @@ class FakeSendGrid:
             asked = query.get("domain", [""])[0]
             known = [asked] if self._domains is None and self._senders is None else self._domains or ()
             return _json([{"id": n, "domain": one, "valid": True} for n, one in enumerate(known, 1) if asked in one])
+        if path.partition("/v3/logs")[1] and not self.logs:
+            return _errors(403, ("access forbidden", None))
+        if (method, path) == ("GET", "/v3/asm/suppressions"):
+            with self._lock:
+                return _json(list(self._suppressed.get("groups", ())))
+        if method == "GET" and path.startswith("/v3/suppression/"):
+            return self._suppressions(path.removeprefix("/v3/suppression/"), query)
         if (method, path) == ("POST", "/v3/logs"):
             return self._logs(body)
         if method == "GET" and path.startswith("/v3/logs/"):
@@ -342,10 +402,30 @@ class FakeSendGrid:
             return _errors(400, ("invalid query", "query"))
         if not 1 <= limit <= MOST:
             return _errors(400, ("limit must be between 1 and 1000", "limit"))
+        to = next((values[0] for name, sign, values in conditions if (name, sign) == ("to_email", "=")), None)
         with self._lock:
-            found = [self._logged(mail) for mail in reversed(self.accepted)]
+            mails = self.accepted if to is None else (self.accepted and self._by_recipient.get(to, []))
+            found = [self._logged(mail) for mail in reversed(mails)]
         holding = [row for row in found if all(_holds(row, *condition) for condition in conditions)]
-        return _json({"messages": holding[:limit]})
+        with self._lock:
+            shown = [row for row in holding if not self._lag.hides(row["sg_message_id"])]
+        return _json({"messages": shown[:limit]})
+
+    def _suppressions(self, kind: str, query: Mapping[str, list[str]]) -> Reply:
+        """One page of a list: `limit` entries from `offset` on, of those between `start_time` and `end_time`."""
+        if kind not in SUPPRESSIONS:
+            return _errors(404, ("not found", None))
+        try:
+            given = {name: int(values[0]) for name, values in query.items() if name != "email"}
+        except ValueError:
+            return _errors(400, ("must be an integer", None))
+        limit, offset = given.get("limit", MOST_SUPPRESSIONS), given.get("offset", 0)
+        if not 1 <= limit <= MOST_SUPPRESSIONS or offset < 0:
+            return _errors(400, ("limit must be between 1 and 500", "limit"))
+        begin, end = given.get("start_time", 0), given.get("end_time", 2**40)
+        with self._lock:
+            found = [one for one in self._suppressed.get(kind, ()) if begin <= one["created"] <= end]
+        return _json(found[offset : offset + limit])
 
     def _logged(self, mail: Mail) -> dict[str, str]:
         kinds = {event["event"] for event in self._events.get(mail.message_id, ())}
@@ -362,7 +442,7 @@ class FakeSendGrid:
 
     def _log(self, message_id: str) -> Reply:
         with self._lock:
-            mail = next((one for one in self.accepted if one.message_id == message_id), None)
+            mail = self._by_id.get(message_id) if self.accepted else None
             if mail is None:
                 return _errors(404, ("message not found", None))
             summary = self._logged(mail)
@@ -644,6 +724,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer one request of any method."""
         length = int(self.headers.get("Content-Length") or 0)
+        if self.path == LEDGER:
+            self._send(_json(self.server.fake.accepted_by_public_id()))
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Recorded(self.command, self.path, headers, self.rfile.read(length))
         reply = self.server.fake.reply(request)
@@ -652,6 +735,11 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.late or reply.cut:
             self.close_connection = True
             return
+        self._send(reply)
+
+    do_GET = do_POST  # noqa: N815
+
+    def _send(self, reply: Reply) -> None:
         self.send_response(reply.status)
         for name, value in {
             "Content-Type": reply.kind,
@@ -662,10 +750,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(reply.body)
 
-    do_GET = do_POST  # noqa: N815
-
     def date_time_string(self, timestamp: float | None = None) -> str:
-        return formatdate(timestamp, usegmt=True)
+        return formatdate(self.server.fake.clock().timestamp() if timestamp is None else timestamp, usegmt=True)
 
     def _wait_until_nobody_does(self) -> None:
         """Until the client hangs up, or the fake is closed."""

@@ -113,6 +113,18 @@ class FakeSmtp:
         with self._lock:
             return self._counts[message_id]
 
+    def accepted_by_message_id(self) -> Counter[str]:
+        """How often it keeps each message, by the id of its header, `<…@…>`."""
+        with self._lock:
+            return Counter(self._counts)
+
+    def accepted_by_public_id(self) -> Counter[str]:
+        """The same by our own id of each message, which its Message-ID begins with."""
+        counts: Counter[str] = Counter()
+        for message_id, count in self.accepted_by_message_id().items():
+            counts[message_id.removeprefix("<").partition("@")[0]] += count
+        return counts
+
     @property
     def opened(self) -> int:
         """How many connections there were so far."""

@@ -17,17 +17,18 @@ import re
 import secrets
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from outreach.testing import Fault, Faults
+from outreach.testing import Fault, Faults, Lag
 
 ACCOUNT_SID = "AC" + "0" * 32
 AUTH_TOKEN = "a-token-for-tests"  # noqa: S105
@@ -47,6 +48,7 @@ TEXTS = {
     20429: "Too Many Requests",
     20500: "An internal server error has occurred",
     21211: "Invalid 'To' Phone Number",
+    21481: "Invalid PageToken",
     21408: "Permission to send an SMS has not been enabled for the region",
     21603: "A 'From' phone number is required",
     21604: "A 'To' phone number is required",
@@ -72,6 +74,8 @@ BEFORE = {  # faults that refuse a request without looking at it: HTTP status an
     Fault.UNHEARD_OF: (400, 99999),
 }
 RETRY_AFTER = 7  # seconds
+TRIAL = "Sent from your Twilio trial account - "  # what the texts of a trial account begin with
+LEDGER = "/_accepted"
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Signed:
 
 @dataclass
 class Message:
-    """One message that was accepted."""
+    """One message of Twilio's list: accepted, or written by a person."""
 
     sid: str
     form: Mapping[str, str]
@@ -108,6 +112,7 @@ class Message:
     sent: datetime | None = None
     error: int | None = None
     stillborn: bool = False  # failed in the very answer that made it
+    direction: str = "outbound-api"
     reported: list[str] = field(default_factory=list)  # statuses, the first one excepted: of that none is told
 
     @property
@@ -122,7 +127,8 @@ class FakeTwilio:
 
     `senders` are the account's numbers (None: any that asks), `services` its messaging services,
     `whatsapp` its WhatsApp senders (None: any that asks). A `trial` account reaches only who is `verified`.
-    `faults` has one entry for each API request to come.
+    `faults` has one entry for each API request to come; `list_faults`, if given, those for reading ones.
+    What is accepted is in the list of messages after `lag` lists that could have held it; None: after `catch_up`.
     """
 
     def __init__(
@@ -130,6 +136,8 @@ class FakeTwilio:
         port: int = 0,
         *,
         faults: Faults | None = None,
+        list_faults: Faults | None = None,
+        lag: int | None = 0,
         senders: Iterable[str] | None = None,
         services: Iterable[str] | None = None,
         whatsapp: Iterable[str] | None = None,
@@ -139,6 +147,9 @@ class FakeTwilio:
     ) -> None:
         self.account_sid, self.auth_token = ACCOUNT_SID, AUTH_TOKEN
         self.faults = faults or Faults()
+        self.list_faults = list_faults or self.faults
+        self.pools: dict[str, list[str]] = {}  # messaging service → its senders
+        self.templates: dict[str, str] = {}  # content_sid → its text, with {{1}} for the first variable
         self.senders = None if senders is None else set(senders)
         self.services = None if services is None else set(services)
         self.whatsapp = None if whatsapp is None else set(whatsapp)
@@ -153,7 +164,10 @@ class FakeTwilio:
         self.connections = 0
         self.most_at_once = 0
         self.on_request: Callable[[Recorded], object] = lambda _: None  # called in the request's own thread
-        self._clock = clock
+        self.clock = clock
+        self._lag = Lag(lag)
+        self._all: list[Message] = []  # in the order they came, those that people wrote among them
+        self._by_recipient: dict[str, list[Message]] = {}
         self._at_once = 0
         self._lock = threading.RLock()
         self._leaving = threading.Event()
@@ -182,6 +196,36 @@ class FakeTwilio:
         if public_id:
             return sum(one.public_id == public_id for one in alive)
         return sum((one.form["To"], one.form.get("Body", "")) == (to, body) for one in alive)
+
+    def accepted_by_public_id(self) -> Counter[str]:
+        """How often each message was accepted, by our own id; those without one are together under an empty id."""
+        with self._lock:
+            return Counter(one.public_id for one in self.accepted if not one.stillborn)
+
+    def accepted_by_text(self) -> Counter[tuple[str, str]]:
+        """The same by recipient (as the form had it) and text."""
+        with self._lock:
+            return Counter((one.form["To"], self._text(one)) for one in self.accepted if not one.stillborn)
+
+    def put(
+        self, to: str, body: str, *, sender: str = "+15005550006", at: datetime | None = None, inbound: bool = False
+    ) -> Message:
+        """A message of the account's that somebody else sent, or a person wrote; in its list, not in `accepted`."""
+        form = {"To": to, "From": sender, "Body": body}
+        direction, status = ("inbound", "received") if inbound else ("outbound-api", "delivered")
+        one = Message(_sid("SM"), form, status, at or self.clock(), direction=direction)
+        self._keep(one)
+        return one
+
+    def catch_up(self) -> None:
+        """List everything accepted so far."""
+        with self._lock:
+            self._lag.catch_up()
+
+    def _keep(self, one: Message) -> None:
+        with self._lock:
+            self._all.append(one)
+            self._by_recipient.setdefault(one.form["To"], []).append(one)
 
     def find(self, public_id: str) -> Message:
         """The first message accepted under our id."""
@@ -244,8 +288,12 @@ class FakeTwilio:
         return [post(report, at) for report in (reversed(due) if backwards else due)]
 
     def inbound(self, url: str, text: str, *, sender: str, to: str, **more: str) -> Signed:
-        """The signed request about something that a person wrote; `more` adds parameters such as OptOutType."""
-        sid = _sid("SM")
+        """
+        The signed request about something that a person wrote, which is in the list from then on.
+
+        `more` adds parameters such as OptOutType.
+        """
+        sid = self.put(to, text, sender=sender, inbound=True).sid
         self.conversations.add(sender)
         form = {
             "ToCountry": "MX",
@@ -289,7 +337,7 @@ class FakeTwilio:
 
     def _set(self, one: Message, status: str) -> None:
         one.status = status
-        one.sent = one.sent or (self._clock() if status == "sent" else None)
+        one.sent = one.sent or (self.clock() if status == "sent" else None)
         one.reported.append(status)
 
     # --- the API ------------------------------------------------------------------------------------
@@ -313,7 +361,7 @@ class FakeTwilio:
             self.connections += 1
 
     def _answer(self, request: Recorded) -> _Answer | None:
-        fault = self.faults.take()
+        fault = (self.list_faults if request.method == "GET" else self.faults).take()
         if fault is Fault.DROP_BEFORE:
             return None
         if fault in BEFORE:
@@ -353,6 +401,8 @@ class FakeTwilio:
         if request.method == "GET" and (found := re.fullmatch(r"/v1/Services/(MG\w+)", path)):
             known = self.services is None or found[1] in self.services
             return _Answer(200, {"sid": found[1], "account_sid": self.account_sid}) if known else _refusal(404, 20404)
+        if request.method == "GET" and (found := re.fullmatch(r"/v1/Services/(MG\w+)/(\w+)", path)):
+            return self._pool(found[1], found[2])
         return _refusal(404, 20404)
 
     def _create(self, form: Mapping[str, str]) -> _Answer:
@@ -360,11 +410,13 @@ class FakeTwilio:
         if code:
             return _refusal(400, code)
         first = "accepted" if "MessagingServiceSid" in form else "queued"
-        one = Message(_sid("SM"), dict(form), first, self._clock())
+        one = Message(_sid("SM"), dict(form), first, self.clock())
         born = self.born_failed.get(_plain(form["To"]))
         if born is not None:
             one.status, one.error, one.stillborn = "failed", born, True
         self.accepted.append(one)
+        self._keep(one)
+        self._lag.accept(one.sid)
         return _Answer(201, self._shown(one))
 
     def _objection(self, form: Mapping[str, str]) -> int:
@@ -396,16 +448,43 @@ class FakeTwilio:
         return next((code for wrong, code in checks if wrong), 0)
 
     def _list(self, path: str, query: Mapping[str, str]) -> _Answer:
-        """Newest first, filtered and in pages; `DateSent` and its two comparisons leave out what was not sent yet."""
-        found = [one for one in reversed(self.accepted) if self._wanted(one, query)]
-        size, page = min(int(query.get("PageSize", 50)), 1000), int(query.get("Page", 0))
-        rest = {name: value for name, value in query.items() if name not in ("Page", "PageToken")}
-        following = None
-        if len(found) > (page + 1) * size:
-            following = f"{path}?{urlencode(rest | {'PageSize': str(size), 'Page': str(page + 1), 'PageToken': 'PA'})}"
-        shown = [self._shown(one) for one in found[page * size : (page + 1) * size]]
+        """
+        Last sent (or made) first, filtered and in pages; `DateSent` and its two comparisons leave out what was not sent yet.
+
+        A page's token names the last message before it; `page` alone means nothing, as Twilio's description says.
+        """
+        size, token = query.get("PageSize", "50"), query.get("PageToken", "")
+        if not size.isdecimal() or not 1 <= int(size) <= 1000:
+            return _refusal(400, 20001)
+        pool = self._by_recipient.get(query["To"], []) if "To" in query else self._all
+        found = sorted((one for one in pool if self._wanted(one, query)), key=lambda one: one.sent or one.created)
+        found.reverse()  # of the same moment, the last one first
+        begin = next((place for place, one in enumerate(found, 1) if token == f"PA{one.sid}"), 0)
+        if token and not begin:
+            return _refusal(400, 21481)
+        if not token:
+            hidden = {one.sid for one in found if self._lag.hides(one.sid)}
+            found = [one for one in found if one.sid not in hidden]
+        shown = found[begin : begin + int(size)]
+        rest = {name: value for name, value in query.items() if name not in ("Page", "PageToken")} | {"PageSize": size}
+        page, following = int(query.get("Page", 0)) if token else 0, None
+        if len(found) > begin + len(shown):
+            more = {"Page": str(page + 1), "PageToken": f"PA{shown[-1].sid}"}
+            following = f"{path}?{urlencode(rest | more)}"
+        first = f"{path}?{urlencode(rest | {'Page': '0'})}"
         return _Answer(
-            200, {"messages": shown, "page": page, "page_size": size, "next_page_uri": following, "uri": path}
+            200,
+            {
+                "messages": [self._shown(one) for one in shown],
+                "page": page,
+                "page_size": int(size),
+                "start": begin,
+                "end": begin + len(shown) - 1,
+                "first_page_uri": first,
+                "next_page_uri": following,
+                "previous_page_uri": None,
+                "uri": f"{path}?{urlencode(query)}",
+            },
         )
 
     def _wanted(self, one: Message, query: Mapping[str, str]) -> bool:
@@ -431,6 +510,24 @@ class FakeTwilio:
             200, {"incoming_phone_numbers": shown, "page": 0, "page_size": 50, "next_page_uri": None, "uri": path}
         )
 
+    def _pool(self, service: str, kind: str) -> _Answer:
+        """The senders of one kind in a messaging service."""
+        senders = self.pools.get(service, [])
+        key, name, of_kind = {
+            "PhoneNumbers": ("phone_numbers", "phone_number", [one for one in senders if one.startswith("+")]),
+            "ShortCodes": ("short_codes", "short_code", [one for one in senders if one.isdecimal()]),
+            "ChannelSenders": ("senders", "sender", [one for one in senders if ":" in one]),
+        }[kind]
+        shown = [{"sid": _sid("PN"), "service_sid": service, name: one} for one in of_kind]
+        return _Answer(200, {key: shown, "meta": {"key": key, "page": 0, "page_size": 50, "next_page_url": None}})
+
+    def _text(self, one: Message) -> str:
+        """What its recipient reads, as far as the template is known."""
+        text = one.form.get("Body") or self.templates.get(one.form.get("ContentSid", ""), "")
+        for name, value in json.loads(one.form.get("ContentVariables") or "{}").items():
+            text = text.replace(f"{{{{{name}}}}}", value)
+        return text
+
     def _whatsapp_senders(self) -> _Answer:
         senders = [
             {"sid": _sid("XE"), "sender_id": f"whatsapp:{number}", "status": "ONLINE"}
@@ -443,14 +540,15 @@ class FakeTwilio:
     def _shown(self, one: Message) -> dict[str, Any]:
         """A message as the API writes it; fields as in Twilio's OpenAPI description."""
         uri = f"/2010-04-01/Accounts/{self.account_sid}/Messages/{one.sid}"
+        outbound = one.direction != "inbound"
         return {
             "account_sid": self.account_sid,
             "api_version": "2010-04-01",
-            "body": one.form.get("Body", ""),
+            "body": (TRIAL if self.trial and outbound else "") + self._text(one),
             "date_created": format_datetime(one.created),
             "date_sent": format_datetime(one.sent) if one.sent else None,
             "date_updated": format_datetime(one.sent or one.created),
-            "direction": "outbound-api",
+            "direction": one.direction,
             "error_code": one.error,
             "error_message": None,
             "from": one.form.get("From"),
@@ -549,6 +647,9 @@ def _server(twilio: FakeTwilio, port: int) -> _Server:
 
         def _do(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path == LEDGER:
+                self._send(_Answer(200, twilio.accepted_by_public_id()))
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = twilio.answer(Recorded(self.command, self.path, headers, body))
             if answer is None:
@@ -556,6 +657,9 @@ def _server(twilio: FakeTwilio, port: int) -> _Server:
                 with suppress(OSError):
                     self.connection.shutdown(2)
                 return
+            self._send(answer)
+
+        def _send(self, answer: _Answer) -> None:
             content = json.dumps(answer.content).encode()
             self.send_response(answer.status)
             for name, value in {"Content-Type": "application/json", **answer.headers}.items():
@@ -563,6 +667,13 @@ def _server(twilio: FakeTwilio, port: int) -> _Server:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return (
+                format_datetime(twilio.clock().astimezone(UTC), usegmt=True)
+                if timestamp is None
+                else formatdate(timestamp, usegmt=True)
+            )
 
         def log_message(self, *_: object) -> None:
             """Not a word."""

@@ -5,6 +5,8 @@ SendGrid: e-mail through v3 mail/send, by the official SDK, and its signed event
     api        the SDK's client, made safe
     answers    what SendGrid's answers mean: the table of statuses
     events     what it tells us afterwards: signatures, kinds of events
+    lookup     what it has for a recipient
+    opt_outs   whom it will not write to any more
     findings   what `outreach doctor` says of the account
 
 One request carries one message, or with `batch: N` up to N whose content allows it; `parallel` of them are made at
@@ -25,12 +27,13 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
-from outreach.channels import Finding, InboundEvent, Outcome, Outgoing, Receipt
-from outreach.channels.sendgrid import api, events, findings
+from outreach.channels import Doubtful, Finding, InboundEvent, Kept, OptOut, Outcome, Outgoing, Receipt, asking
+from outreach.channels.asking import Heard
+from outreach.channels.sendgrid import api, events, findings, lookup, opt_outs
 from outreach.channels.sendgrid.answers import Verdict, each, too_fast, verdict_of
 from outreach.channels.sendgrid.requests import (
     MOST_PERSONALIZATIONS,
@@ -116,6 +119,26 @@ class SendGrid:
         """The events that are facts about messages; ValueError when it is not a list of events."""
         return events.read_events(raw_body)
 
+    def look_up(self, doubtful: Sequence[Doubtful]) -> Iterator[Kept]:
+        """
+        The messages in SendGrid's Email Logs for each recipient and time, with our own ids.
+
+        Where the account or the key has no logs, no answer is complete.
+
+        Raises:
+            ChannelError: SendGrid does not take the key.
+        """
+        yield from asking.look_up(doubtful, self._has, self._parallel)
+
+    def opt_outs(self, since: datetime) -> Iterator[OptOut]:
+        """
+        Everybody on SendGrid's suppression lists since then: unsubscribes, spam reports, bounces, invalid addresses.
+
+        Raises:
+            ChannelError: SendGrid does not take the key, or did not give a whole list.
+        """
+        yield from opt_outs.since(self._api, since)
+
     def check(self) -> Iterator[Finding]:
         """Look at the key and its permissions, the senders and the webhook's key; sends nothing."""
         scopes = api.get(self._api.scopes)
@@ -169,6 +192,9 @@ class SendGrid:
         now.wrong = now.wrong or verdict.wrong
         now.waiting.extendleft(_Request(part, request.drawn) for part in reversed(verdict.again))
         return verdict.receipts
+
+    def _has(self, group: Sequence[Doubtful]) -> Heard:
+        return lookup.ask(self._api, group, batches=self._batch > 1)
 
     def _sender_of(self, message: Outgoing) -> str:
         """The message's own sender if the settings name it, else the first of theirs."""

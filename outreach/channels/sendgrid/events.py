@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from outreach.addresses import LONGEST
 from outreach.channels import InboundEvent
 from outreach.channels.sendgrid.requests import ARGUMENT
 
@@ -125,6 +126,8 @@ def _inbound(event: Mapping[str, Any]) -> InboundEvent | None:
         provider_id=_text(event, "sg_message_id")[:200],
         code=code,
         detail=detail,
+        recipient=_text(event, "email")[:LONGEST],
+        raw=event,
     )
 
 

@@ -3,6 +3,8 @@ SMS, WhatsApp and Messenger by Twilio.
 
     api          the official SDK's client, made safe: it repeats nothing, ends every wait, logs nothing
     codes        what Twilio's codes mean for a message
+    lookup       what Twilio has for a recipient
+    opt_outs     who wrote to our senders that they want no more
     webhooks     delivery reports and replies, signed
     checking     what `outreach doctor` asks
 
@@ -26,9 +28,22 @@ from urllib.parse import quote, urlsplit
 
 from requests.exceptions import RequestException
 from twilio.base.exceptions import TwilioRestException, TwilioServiceException
+from twilio.rest import Client
 
-from outreach.channels import Blame, Finding, InboundEvent, Outcome, Outgoing, Receipt
-from outreach.channels.twilio import webhooks
+from outreach.channels import (
+    Blame,
+    Doubtful,
+    Finding,
+    InboundEvent,
+    Kept,
+    OptOut,
+    Outcome,
+    Outgoing,
+    Receipt,
+    asking,
+)
+from outreach.channels.asking import Heard
+from outreach.channels.twilio import lookup, opt_outs, webhooks
 from outreach.channels.twilio.api import Clients, is_public, never_left
 from outreach.channels.twilio.checking import findings
 from outreach.channels.twilio.codes import OUTSIDE_THE_WINDOW, Meaning, of_failure, of_refusal
@@ -129,6 +144,35 @@ class Twilio:
         """Delivery reports, and what people write, on any of Twilio's channels."""
         return webhooks.events(url, raw_body)
 
+    def look_up(self, doubtful: Sequence[Doubtful]) -> Iterator[Kept]:
+        """
+        The messages in Twilio's list for each recipient, in full: when each was made there, and what it says.
+
+        Our own id is not among them: Twilio shows no address for reports (its description of Messages).
+
+        Raises:
+            ChannelError: Twilio does not take the credentials.
+        """
+        try:
+            yield from asking.look_up(doubtful, self._has, self._parallel)
+        except ChannelError as error:
+            raise ChannelError(f"channels.{self.name}: {error}") from error
+
+    def opt_outs(self, since: datetime) -> Iterator[OptOut]:
+        """
+        Who wrote one of the stop words to our senders since then, and nothing else.
+
+        Twilio does not list the numbers that it blocks for us, so these are read from the messages people wrote.
+
+        Raises:
+            ChannelError: Twilio does not take the credentials, or did not give the whole list.
+        """
+        with self._clients.borrow() as (client, _):
+            try:
+                yield from opt_outs.since(client, self._account, self.name, self._inboxes(client), since)
+            except ChannelError as error:
+                raise ChannelError(f"channels.{self.name}: {error}") from error
+
     def check(self) -> Iterator[Finding]:
         """Whether the account is active, the sender is its own, and delivery reports can come back."""
         with self._clients.borrow() as (client, _):
@@ -195,6 +239,19 @@ class Twilio:
         prefix = PREFIXES[self.name]
         return address if address.startswith(prefix) else prefix + address
 
+    # --- reading --------------------------------------------------------------------------------------
+
+    def _has(self, group: Sequence[Doubtful]) -> Heard:
+        with self._clients.borrow() as (client, _):
+            addresses = lookup.spellings(self._addressed(group[0].address))
+            return lookup.ask(client, self._account, addresses, group)
+
+    def _inboxes(self, client: Client) -> Sequence[str]:
+        """The addresses that people write to."""
+        if self._service:
+            return opt_outs.senders_of(client, self._service, PREFIXES[self.name])
+        return [self._addressed(sender) for sender in self._senders]
+
     # --- the request and its answer ---------------------------------------------------------------
 
     def _post(self, message: Outgoing, form: Mapping[str, Any]) -> _Result:
@@ -221,7 +278,7 @@ class Twilio:
 
     def _reports(self) -> Finding:
         if self._status_url and urlsplit(self._status_url).scheme == "https":
-            text = f"delivery reports will be posted to {self._status_url}; taken once the web app is there"
+            text = f"delivery reports will be posted to {self._status_url}"
             return Finding(ok=True, text=text)
         if self._status_url:
             hint = "set `public_url` to an address that begins with https://"

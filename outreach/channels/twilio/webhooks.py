@@ -96,6 +96,8 @@ def _report(url: str, form: Mapping[str, str], sid: str, status: str) -> list[In
             code=code,
             detail=status,
             channel=channel,
+            recipient=address,
+            raw=form,
         )
     ]
 
@@ -112,6 +114,7 @@ def _written(form: Mapping[str, str], sid: str) -> InboundEvent:
         text=form.get("Body") or form.get("ButtonText") or form.get("ButtonPayload", ""),
         code=opt_out,
         channel=channel,
+        raw=form,
     )
 
 

@@ -32,7 +32,7 @@ class Letter:
 
 TODO: dict[str, str] = {
     "paused": "outreach status\n    outreach resume {what}",
-    "unknown": "outreach messages --status unknown",
+    "unknown": "outreach messages --status unknown\n    outreach resolve --help",
     "import": "outreach import",
     "failing": "outreach status",
     "stopped": "outreach status",
@@ -65,7 +65,7 @@ WORDS: dict[str, dict[str, Words]] = {
         ),
         "unknown": Words(
             "mensajes en duda",
-            "Mensajes en duda: {count}. No se sabe si salieron, así que no se repiten.",
+            "Mensajes en duda: {count}. No se sabe si salieron, así que no se repiten. Lo que el proveedor pueda aclarar se aclara solo; lo demás lo decides tú.",
             "Ya no hay mensajes en duda.",
         ),
         "import": Words(
@@ -112,7 +112,7 @@ WORDS: dict[str, dict[str, Words]] = {
         ),
         "unknown": Words(
             "mensagens em dúvida",
-            "Mensagens em dúvida: {count}. Não se sabe se saíram, por isso não se repetem.",
+            "Mensagens em dúvida: {count}. Não se sabe se saíram, por isso não se repetem. O que o provedor puder esclarecer se esclarece sozinho; o resto você decide.",
             "Não há mais mensagens em dúvida.",
         ),
         "import": Words(
@@ -159,7 +159,7 @@ WORDS: dict[str, dict[str, Words]] = {
         ),
         "unknown": Words(
             "messages in doubt",
-            "Messages in doubt: {count}. Nobody can say whether they left, so they are not repeated.",
+            "Messages in doubt: {count}. Nobody can say whether they left, so they are not repeated. What the provider can clear up clears up by itself; the rest you decide.",
             "No message is in doubt any more.",
         ),
         "import": Words(

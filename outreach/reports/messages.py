@@ -15,7 +15,7 @@ from outreach.store import Database, read
 
 MESSAGES = (
     *("id", "campaign", "step", "customer", "occasion", "channel", "arm", "status", "reason"),
-    *("due_at", "sent_at", "subject", "release"),
+    *("due_at", "sent_at", "subject", "release", "detail", "look_at"),
 )
 
 _messages, _customers, _contents = table(Message), table(Customer), table(MessageContent)
@@ -33,7 +33,8 @@ def messages(
     The messages, in the order they are due; `limit` keeps the latest.
 
     `id` is the message's public id, which the outbox and the providers see; `customer` the shop's
-    own id; times are ISO 8601 in UTC; `subject` is empty until something was rendered.
+    own id; times are ISO 8601 in UTC; `subject` is empty until something was rendered; `look_at` is
+    when a message in doubt is looked for next.
 
     Raises:
         NotFound: there is no such customer.
@@ -42,7 +43,7 @@ def messages(
     wanted = (
         select(
             m.public_id, m.campaign, m.step, c.external_id, m.occasion, m.channel, m.arm, m.status, m.reason,
-            m.due_at, m.sent_at, _contents.c.subject, m.release,
+            m.due_at, m.sent_at, _contents.c.subject, m.release, m.detail, m.look_at,
         )
         .join(_customers, c.id == m.customer_id)
         .outerjoin(_contents, _contents.c.message_id == m.id)

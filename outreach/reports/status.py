@@ -73,6 +73,7 @@ class Status:
     blocked_by: dict[str, int]  # planned and deferred, by what deferred them last
     oldest_due: Waiting | None
     unknown: list[Waiting]  # the oldest of those in doubt
+    in_doubt: dict[str, int]  # how many there are, by channel
     paused: list[Paused]
     ticks: list[Tick]
     last_import_at: datetime | None
@@ -161,6 +162,7 @@ def _status(query: Query, now: datetime) -> Status:
     at = (now - _EPOCH) // timedelta(microseconds=1)
     release = next(iter(query("SELECT id, published_at FROM releases ORDER BY id DESC LIMIT 1", ())), (None, None))
     blocked = "SELECT blocked_by, count(*) FROM messages WHERE status = 'planned' AND blocked_by IS NOT NULL GROUP BY 1"
+    in_doubt = "SELECT coalesce(channel, ''), count(*) FROM messages WHERE status = 'unknown'"
     oldest = _waiting(query, "status = 'planned' AND due_at <= ?", "due_at", (at, 1))
     imported = query("SELECT max(finished_at) FROM imports", ())[0][0]
     return Status(
@@ -172,6 +174,7 @@ def _status(query: Query, now: datetime) -> Status:
         blocked_by=dict(query(f"{blocked} ORDER BY 1", ())),
         oldest_due=oldest[0] if oldest else None,
         unknown=_waiting(query, "status = 'unknown'", "sent_at", (_LISTED,)),
+        in_doubt=dict(query(f"{in_doubt} GROUP BY 1 ORDER BY 1", ())),
         paused=_paused(query),
         ticks=_ticks(query),
         last_import_at=_time(imported),

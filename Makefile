@@ -4,13 +4,17 @@ PYTHON := $(shell for candidate in python3.11 python3 python3.12 python3.13 pyth
 	done)
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test torture check docs bench clean
 
 demo: .venv/runtime.stamp        ## the whole story on sample data, in ./demo-shop
 	.venv/bin/outreach demo demo-shop --force
 
 test: .venv/dev.stamp            ## every test, on SQLite and on PostgreSQL
 	.venv/bin/python -m pytest -n 2 --dist loadfile
+
+torture: .venv/dev.stamp         ## kill every stage at any moment, long; SEED= KILLS= MESSAGES= CHUNK= as you like
+	.venv/bin/python -m tests.killing $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(MESSAGES),--messages $(MESSAGES)) $(if $(CHUNK),--chunk $(CHUNK))
 
 check: .venv/dev.stamp           ## format, lint, types, layers, reference pages up to date
 	.venv/bin/ruff format --check .

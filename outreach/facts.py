@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, Table, and_, bindparam, func, or_, select, type_coerce
 
@@ -105,7 +105,9 @@ def fetch(
     the items asks for (consents, open cases) is not looked up.
     """
     purposes = {item.step.purpose for item in items}
-    people = _people(connection, settings, {item.customer_id for item in items}, consents=purposes != {"transactional"})
+    people = _people(
+        connection, settings, {item.customer_id for item in items}, secret, consents=purposes != {"transactional"}
+    )
     cases = _open_cases(connection, people, now) if "marketing" in purposes else {}
     words: Sequence[frozenset[str]] = [_NO_WORD] * len(items)
     sent: Mapping[int, tuple[Sent, ...]] = {}
@@ -123,6 +125,9 @@ def fetch(
             found.append(Facts(external_id="", contacts={}, withdrawn=Reason.CUSTOMER_GONE))
             continue
         open_cases = cases.get(item.customer_id, _NO_CASE)
+        if judging and not open_cases:
+            found.append(person)
+            continue
         found.append(
             Facts(
                 external_id=person.external_id,
@@ -137,7 +142,7 @@ def fetch(
                 email_id=person.email_id,
                 phone_id=person.phone_id,
                 messenger_id=person.messenger_id,
-                held_globally=bool(secret) and arms.is_held_globally(secret, settings.holdout, person.external_id),
+                held_globally=person.held_globally,
             )
         )
     return found
@@ -145,15 +150,6 @@ def fetch(
 
 Sent = tuple[datetime, str, str, str]  # time, purpose, channel, campaign
 _NO_CASE, _NO_WORD = frozenset[int](), frozenset[str]()
-
-
-class _Person(NamedTuple):
-    external_id: str
-    contacts: dict[str, ContactFacts]  # by channel
-    zones: tuple[str, ...]
-    email_id: int | None
-    phone_id: int | None
-    messenger_id: int | None
 
 
 _emails, _phones, _pages = (_contacts.alias(name) for name in ("emails", "phones", "pages"))
@@ -175,24 +171,35 @@ _PEOPLE = (
     .where(among(_customers.c.id, "ids"), _customers.c.merged_into.is_(None))
 )
 
+_PLACES = {"email": 3, "phone": 4, "messenger": 5}  # of a contact's id in a row; its address is three further
 
-def _people(connection: Connection, settings: Settings, ids: Iterable[int], *, consents: bool) -> dict[int, _Person]:
-    """Those who are still there, with the addresses that can be used; consents are looked up only if asked for."""
+
+def _people(
+    connection: Connection, settings: Settings, ids: Iterable[int], secret: bytes, *, consents: bool
+) -> dict[int, Facts]:
+    """What hangs on the person alone, of those who are still there; consents are looked up only if asked for."""
     rows = connection.execute(_PEOPLE, {"ids": ids}).all()
-    usable = {i for row in rows for i, address in zip(row[3:6], row[6:], strict=True) if address is not None}
+    usable = {row[place] for place in (3, 4, 5) for row in rows if row[place + 3] is not None}
     granted = _consents_in_force(connection, usable) if consents and usable else {}
     suppressed = _suppressions_in_force(connection, usable) if usable else {}
-    channels = [(channel, CONTACT_KIND[channel]) for channel in settings.channels if channel in CONTACT_KIND]
+    places = [(channel, _PLACES[CONTACT_KIND[channel]]) for channel in settings.channels if channel in CONTACT_KIND]
     people = {}
-    for i, external_id, zones, email_id, phone_id, messenger_id, email, phone, page in rows:
+    for row in rows:
         contacts = {}
-        known = {"email": (email_id, email), "phone": (phone_id, phone), "messenger": (messenger_id, page)}
-        for channel, kind in channels:
-            contact, address = known[kind]
-            if address is not None:
+        for channel, place in places:
+            if (address := row[place + 3]) is not None:
+                contact = row[place]
                 consent = granted.get((contact, channel), "unknown")
                 contacts[channel] = ContactFacts(contact, address, consent, suppressed.get(contact, ()))
-        people[i] = _Person(external_id, contacts, tuple(zones.split()), email_id, phone_id, messenger_id)
+        people[row[0]] = Facts(
+            row[1],
+            contacts,
+            tuple(row[2].split()),
+            email_id=row[3],
+            phone_id=row[4],
+            messenger_id=row[5],
+            held_globally=bool(secret) and arms.is_held_globally(secret, settings.holdout, row[1]),
+        )
     return people
 
 
@@ -254,7 +261,7 @@ _SENT = (
 
 
 def _sent(
-    connection: Connection, settings: Settings, people: Iterable[_Person], now: datetime
+    connection: Connection, settings: Settings, people: Iterable[Facts], now: datetime
 ) -> dict[int, tuple[Sent, ...]]:
     """What caps count: by contact, within the longest window, newest first."""
     ids = {contact.contact_id for person in people for contact in person.contacts.values()}

@@ -18,6 +18,7 @@ from outreach.occasions import Occasion, Page
 from outreach.planner.tick import STATE, Tick, dues_at
 from outreach.planner.writing import Waiting, Writer
 from outreach.store import Lock, among
+from outreach.values import Limit
 
 _states, _enrolments = table(CampaignState), table(Enrolment)
 _messages, _customers = table(Message), table(Customer)
@@ -36,12 +37,16 @@ def enrol(tick: Tick, campaign: Campaign, state: Any, newest: int, writer: Write
         yield from occasions.from_clock(reading, campaign, settings, state, now)
         yield from occasions.owed(reading, campaign, settings, state)
 
-    with store.read(tick.db) as reading:
+    with store.reader(tick.db) as reading:
         for page in sources(reading):
+            reading.rollback()
             with store.write(tick.db) as writing:
                 if not store.lock(writing, Lock.PLAN, campaign.name, wait=False):
                     return
                 _write_page(writing, tick, campaign, page, writer)
+
+
+_REMEMBER = update(_states).where(_states.c.name == bindparam("of"))
 
 
 def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Page, writer: Writer) -> None:
@@ -59,7 +64,7 @@ def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Pa
     if page.cleared:
         _end_cleared(connection, campaign, page.cleared)
     if remember:
-        connection.execute(update(_states).where(_states.c.name == campaign.name).values(remember))
+        connection.execute(_REMEMBER, {"of": campaign.name, **remember})
 
 
 def _in_time(tick: Tick, campaign: Campaign, state: Any, found: Sequence[Occasion]) -> list[Occasion]:
@@ -121,10 +126,9 @@ def _write_enrolments(
     ids = store.new_ids(connection, _enrolments, len(found))
     judged = dict(zip(ids, _judge(connection, tick, campaign, found), strict=True))
     wake: dict[int, datetime | None] = {i: one.first_due for i, one in judged.items() if one.arm is not None}
+    now = tick.now
     at_once = [
-        _waiting(tick, i, one, one.arm)
-        for i, one in judged.items()
-        if one.arm is not None and one.first_due <= tick.now
+        _waiting(i, one, one.arm, now) for i, one in judged.items() if one.arm is not None and one.first_due <= now
     ]
     if at_once:
         due, later = writer.due(connection, at_once[: writer.page])
@@ -155,10 +159,12 @@ def _write_enrolments(
     counts.skipped += len(found) - len(wake)
 
 
-def _waiting(tick: Tick, i: int, judged: _Judged, arm: str) -> Waiting:
-    o, fact = judged.occasion, judged.fact
-    person = (fact.external_id, fact.email_id, fact.phone_id, fact.messenger_id)
-    return Waiting(i, o.customer_id, o.key, o.record_id, o.at, arm, tick.now, judged.first_due, *person, judged.dues)
+def _waiting(i: int, judged: _Judged, arm: str, now: datetime) -> Waiting:
+    o, fact, dues, first_due, _, _ = judged
+    customer, email, phone, messenger = fact.external_id, fact.email_id, fact.phone_id, fact.messenger_id
+    return Waiting(
+        i, o.customer_id, o.key, o.record_id, o.at, arm, now, first_due, customer, email, phone, messenger, dues
+    )
 
 
 def _judge(connection: Connection, tick: Tick, campaign: Campaign, found: Sequence[Occasion]) -> Iterator[_Judged]:
@@ -171,7 +177,7 @@ def _judge(connection: Connection, tick: Tick, campaign: Campaign, found: Sequen
     drawn, by_contact = _arms_drawn(connection, experiment, found), dict[int, str]()
     for o, fact in zip(found, known, strict=True):
         arm, reason = None, gates.judge(fact, rules, tick.settings, tick.db.secret)
-        if reason is None and not _at_most_allows(campaign, earlier, o):
+        if reason is None and campaign.at_most and not _at_most_allows(campaign.at_most, earlier, o):
             reason = Reason.AT_MOST
         if reason is None:
             arm = _arm(tick, campaign, o.customer_id, fact, drawn, by_contact)
@@ -250,12 +256,10 @@ def _earlier_times(
     return times
 
 
-def _at_most_allows(campaign: Campaign, earlier: dict[int, list[datetime]], occasion: Occasion) -> bool:
+def _at_most_allows(at_most: Limit, earlier: dict[int, list[datetime]], occasion: Occasion) -> bool:
     """Whether `at_most` lets the campaign take the customer up once more; if so, it is noted."""
-    if campaign.at_most is None:
-        return True
-    times, window = earlier.setdefault(occasion.customer_id, []), campaign.at_most.per.clock
-    if sum(abs(occasion.at - at) < window for at in times) >= campaign.at_most.count:
+    times, window = earlier.setdefault(occasion.customer_id, []), at_most.per.clock
+    if sum(abs(occasion.at - at) < window for at in times) >= at_most.count:
         return False
     times.append(occasion.at)
     return True

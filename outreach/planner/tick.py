@@ -98,10 +98,9 @@ class Tick:
 
 def dues_at(tick: Tick, campaign: Campaign, occasion_at: datetime, zones: tuple[str, ...]) -> list[datetime]:
     """When each step of the campaign is due for a customer who may be in any of these zones."""
-    zone = tick.settings.business.timezone
     return [
         occasion_at + timedelta(0, step.after.seconds)
         if step.at is None and not step.after.is_calendar
-        else timing.due_at(occasion_at, step.after, step.at, zones, zone)
+        else timing.due_at(occasion_at, step.after, step.at, zones, tick.settings.business.timezone)
         for step in campaign.steps
     ]

@@ -199,19 +199,19 @@ class Writer:
 
     def _count(self, due: Sequence[DueStep], begins: Sequence[Beginning]) -> None:
         counts = self.tick.of(self.campaign)
-        for d, (status, _, _) in zip(due, begins, strict=True):
-            if status is Status.PLANNED:
-                counts.planned += 1
-                counts.steps[d.step.id] += 1
-            elif status is Status.HELD:
-                counts.held += 1
-            else:
-                counts.skipped += 1
+        planned = [d.step.id for d, begin in zip(due, begins, strict=True) if begin[0] is Status.PLANNED]
+        held = sum(begin[0] is Status.HELD for begin in begins)
+        counts.planned += len(planned)
+        counts.held += held
+        counts.skipped += len(due) - len(planned) - held
+        counts.steps.update(planned)
 
 
 def _provisional_channel(waiting: Waiting, step: Step) -> str | None:
-    own = {"email": waiting.email_id, "phone": waiting.phone_id, "messenger": waiting.messenger_id}
-    return next((channel for channel in step.channels if own[CONTACT_KIND[channel]] is not None), None)
+    for channel in step.channels:
+        if getattr(waiting, f"{CONTACT_KIND[channel]}_id") is not None:
+            return channel
+    return None
 
 
 # --- on the clock ---------------------------------------------------------------------------------

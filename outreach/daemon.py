@@ -10,40 +10,34 @@ never an address or a text.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Any
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outreach import alerts, dispatcher, importer, planner, sources, store
+from outreach import alerts, dispatcher, importer, inbox, planner, reconciler, sources, store
 from outreach.channels import Channels
-from outreach.errors import OutreachError
+from outreach.errors import ListenError, OutreachError
+from outreach.logs import place, say, to_stderr
 from outreach.settings import Settings
+from outreach.signals import LOOK_SECONDS, Stop, stop_on_signals
 from outreach.store import Database
 from outreach.values import Duration
 
 DISPATCH_AT_ONCE = 500  # messages under one reading of the clock: sending hours must not slip by meanwhile
 ALERT_EVERY = Duration(seconds=60)
-LOOK_SECONDS = 0.5  # a signal that comes just as a wait begins does not interrupt it
-GRACE_SECONDS = 10.0  # for import and plan when stopping; cut off, their transaction is done again next time
-
-log = logging.getLogger("outreach")
+GRACE_SECONDS = 10.0  # for each other stage when stopping; cut off, its transaction is done again next time
+LISTEN_AGAIN_SECONDS = 30.0  # how soon a port that somebody else had is tried again
 
 
 class Action(StrEnum):
@@ -53,40 +47,16 @@ class Action(StrEnum):
     IMPORTED = "imported"
     PLANNED = "planned"
     DISPATCHED = "dispatched"
+    RECEIVED = "received"  # what came back was made facts and replies
+    RECONCILED = "reconciled"  # messages in doubt were looked for
     ALERTED = "alerted"  # something began that a person should know, or is over
     UNTOLD = "untold"  # an alert did not get through; it is tried again
     FAILED = "failed"  # a stage's tick; the next one comes as usual
+    SERVING = "serving"  # the web app
+    NOT_SERVING = "not_serving"  # somebody else has its port; it is tried again, and the stages go on
     STOPPING = "stopping"
     CUT_OFF = "cut_off"  # a stage was still busy when the grace period ended
     STOPPED = "stopped"
-
-
-class Stop:
-    """
-    An event that a signal's handler may set while the same thread waits for it.
-
-    `threading.Event` would then wait for its own lock for ever; `SimpleQueue.put` may interrupt itself
-    (docs.python.org/3/library/queue.html).
-    """
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._wake: SimpleQueue[None] = SimpleQueue()
-
-    def is_set(self) -> bool:
-        """Whether the daemon is asked to end."""
-        return self._asked
-
-    def set(self) -> None:
-        """Ask it to end."""
-        self._asked = True
-        self._wake.put(None)
-
-    def wait(self) -> None:
-        """Return once it is asked to end; for one thread."""
-        while not self._asked:
-            with suppress(Empty):
-                self._wake.get(timeout=LOOK_SECONDS)
 
 
 @dataclass
@@ -97,33 +67,61 @@ class Daemon:
     db: Database
     stop: Stop = field(default_factory=Stop)
     channels: Channels = field(default_factory=Channels)  # kept open between ticks
+    asking: Channels = field(default_factory=Channels)  # the reconciler's own: a channel is for one thread at a time
     seen: dict[int, Signature] = field(default_factory=dict)  # by source: its files when they were imported
     busy: dict[str, threading.Lock] = field(default_factory=lambda: {stage: threading.Lock() for stage in STAGES})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the web app listens; `needed`: a port that somebody else has is an error."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    needed: bool = False
 
 
 Signature = tuple[tuple[str, int, int], ...]  # path, time of change, size
 
 
-def run(settings: Settings, db: Database, *, adopt: bool = False, once: bool = False) -> None:
+def run(
+    settings: Settings, db: Database, *, adopt: bool = False, once: bool = False, web: Address | None = None
+) -> None:
     """
-    Run every stage on its clock until SIGTERM or SIGINT; with `once`, once each.
+    Run every stage on its clock until SIGTERM or SIGINT, and the web app beside them; with `once`, once each.
 
     The first signal lets the chunk in flight finish; a second one ends the process at once.
 
     Raises:
         DatabaseError: this database sends from elsewhere, and `adopt` is off.
+        ListenError: the web app cannot listen where it needs to.
     """
     store.adopt_host(db, store.this_host(settings.workspace), adopt=adopt)
     daemon = Daemon(settings, db)
-    with _logging(), _signals(daemon.stop):
-        _say(Action.STARTED, every={stage: str(_every(settings, stage)) for stage in STAGES})
+    with to_stderr("apscheduler", "uvicorn"), stop_on_signals(daemon.stop), _web(daemon, web):
+        say(Action.STARTED, every={stage: str(_every(settings, stage)) for stage in STAGES})
         if once:
             for stage in STAGES:
                 tick(daemon, stage)
         else:
             _until_stopped(daemon)
         daemon.channels.close()
-        _say(Action.STOPPED)
+        daemon.asking.close()
+        say(Action.STOPPED)
+
+
+def serve(settings: Settings, db: Database, at: Address) -> None:
+    """
+    Serve the web app alone until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises:
+        ListenError: it cannot listen there.
+    """
+    daemon = Daemon(settings, db)
+    with to_stderr("uvicorn"), stop_on_signals(daemon.stop), _web(daemon, at):
+        daemon.stop.wait()
+        say(Action.STOPPING)
+    say(Action.STOPPED)
 
 
 def _until_stopped(daemon: Daemon) -> None:
@@ -138,7 +136,7 @@ def _until_stopped(daemon: Daemon) -> None:
         scheduler.add_job(tick, "interval", (daemon, stage), seconds=every, id=stage, next_run_time=_now())
     scheduler.start()
     daemon.stop.wait()
-    _say(Action.STOPPING)
+    say(Action.STOPPING)
     scheduler.shutdown(wait=False)
     _finish(daemon)
 
@@ -154,25 +152,9 @@ def _finish(daemon: Daemon) -> None:
         pass
     late = [stage for stage in STAGES if stage != "dispatch" and not daemon.busy[stage].acquire(timeout=GRACE_SECONDS)]
     if late:
-        _say(Action.CUT_OFF, stages=late)
+        say(Action.CUT_OFF, stages=late)
         logging.shutdown()
         os._exit(0)  # their threads would be waited for
-
-
-@contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    def asked(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    former = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 # --- one tick ------------------------------------------------------------------------------------
@@ -186,16 +168,10 @@ def tick(daemon: Daemon, stage: str) -> None:
             if not daemon.stop.is_set():
                 STAGES[stage](daemon)
         except Exception as error:
-            what = str(error) if isinstance(error, OutreachError) else _place(error)
-            _say(Action.FAILED, logging.ERROR, stage=stage, error=what)
+            what = str(error) if isinstance(error, OutreachError) else place(error)
+            say(Action.FAILED, logging.ERROR, stage=stage, error=what)
             with suppress(Exception):  # what is wrong with the database has just been said
                 _keep(daemon.db, stage, started, {}, what)
-
-
-def _place(error: Exception) -> str:
-    """What went wrong in the program, and where; never the error's own text, which may hold anything."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
 
 
 def _keep(db: Database, stage: str, started: datetime, counts: dict[str, Any], error: str = "") -> None:
@@ -213,7 +189,7 @@ def _import(daemon: Daemon) -> None:
             opened = sources.open_source(source, daemon.settings.workspace)
             counts = importer.import_source(daemon.db, daemon.settings, opened, _now()).as_json()
             daemon.seen[number] = signature
-            _say(Action.IMPORTED, counts=counts)
+            say(Action.IMPORTED, counts=counts)
     _keep(daemon.db, "import", started, counts)
 
 
@@ -244,19 +220,33 @@ def _dispatch(daemon: Daemon) -> None:
             break
 
 
+def _receive(daemon: Daemon) -> None:
+    counts = inbox.receive(daemon.db, daemon.settings, _now(), stop=daemon.stop.is_set).as_json()
+    _say_if_any(Action.RECEIVED, counts)
+
+
+def _reconcile(daemon: Daemon) -> None:
+    counts = reconciler.reconcile(
+        daemon.db, daemon.settings, _now(), channels=daemon.asking, stop=daemon.stop.is_set
+    ).as_json()
+    _say_if_any(Action.RECONCILED, counts)
+
+
 def _alert(daemon: Daemon) -> None:
     """Look for what a person should know; a telling that fails is no failure of the stage."""
     counts = alerts.watch(daemon.db, daemon.settings, _now())
     for one in counts.untold:
-        _say(Action.UNTOLD, logging.WARNING, by=one.by, alarm=one.alarm, why=one.why)
+        say(Action.UNTOLD, logging.WARNING, by=one.by, alarm=one.alarm, why=one.why)
     changed = counts.begun or counts.over or counts.told
-    _say(Action.ALERTED, logging.INFO if changed else logging.DEBUG, counts=counts.as_json())
+    say(Action.ALERTED, logging.INFO if changed else logging.DEBUG, counts=counts.as_json())
 
 
 STAGES: Mapping[str, Callable[[Daemon], None]] = {
     "import": _import,
     "plan": _plan,
     "dispatch": _dispatch,
+    "receive": _receive,
+    "reconcile": _reconcile,
     "alert": _alert,
 }
 
@@ -265,44 +255,52 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+# --- the web app -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _web(daemon: Daemon, at: Address | None) -> Iterator[None]:
+    """The web app in a thread of its own while this lasts; nothing where there is no address."""
+    if at is None:
+        yield
+        return
+    if at.needed:
+        from outreach.web.serving import listen
+
+        listen(at.host, at.port).close()
+    ended = threading.Event()
+    thread = threading.Thread(target=_serve, args=(daemon, at, ended), name="web-app", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _serve(daemon: Daemon, at: Address, ended: threading.Event) -> None:
+    """Serve until it is ended. While somebody else has the port, perhaps another daemon, it is tried again."""
+    from outreach import web
+    from outreach.web import serving
+
+    app, said = web.create_app(daemon.settings, daemon.db, lambda: _now()), False
+    while not ended.is_set():
+        try:
+            listening = serving.listen(at.host, at.port)
+        except ListenError as error:
+            if not said:
+                say(Action.NOT_SERVING, logging.WARNING, why=str(error))
+            said = True
+            ended.wait(LISTEN_AGAIN_SECONDS)
+            continue
+        with serving.serving(app, listening) as address:
+            say(Action.SERVING, url=address)
+            ended.wait()
+
+
 # --- the log ---------------------------------------------------------------------------------------
-
-
-def _say(action: Action, level: int = logging.INFO, **fields: Any) -> None:
-    log.log(level, action.value, extra={"action": action.value, "fields": fields})
 
 
 def _say_if_any(action: Action, counts: Mapping[str, Any]) -> None:
     """A tick that found nothing to do is no news."""
-    _say(action, logging.INFO if any(counts.values()) else logging.DEBUG, counts=counts)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line; a record that is not ours shows its logger's name, not its text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record's time, level, action and fields."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        action = getattr(record, "action", record.name)
-        line = {"at": at, "level": record.levelname.lower(), "action": action, **getattr(record, "fields", {})}
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    """Our own log on stderr while the daemon runs; the scheduler's only when something is wrong."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    former = []
-    for one, level in ((log, logging.INFO), (logging.getLogger("apscheduler"), logging.ERROR)):
-        former.append((one, one.level, one.propagate))
-        one.addHandler(handler)
-        one.setLevel(level)
-        one.propagate = False
-    try:
-        yield
-    finally:
-        for one, level, propagate in former:
-            one.removeHandler(handler)
-            one.setLevel(level)
-            one.propagate = propagate
+    say(action, logging.INFO if any(counts.values()) else logging.DEBUG, counts=counts)

@@ -194,9 +194,40 @@ def _public_url(used: Settings) -> Iterator[Finding]:
 
 
 def _answers(used: Settings) -> Iterator[Finding]:
-    if any(channel.provider != STAFF and not channel.is_stand_in for channel in used.channels.values()):
-        text = "nothing takes providers' reports, replies or unsubscribe links in this version yet"
-        yield _doubtful(text, "watch the providers' own pages for bounces, complaints and opt-outs until then")
+    """Whether `public_url` leads to a web app of ours, asked the way a provider would ask it."""
+    if all(channel.provider == STAFF or channel.is_stand_in for channel in used.channels.values()):
+        return
+    said = _health(f"{used.public_url.rstrip('/')}/healthz")
+    if said is None:
+        text = (
+            f"nothing of outreach answers at {used.public_url}: nobody can unsubscribe, and no report or reply arrives"
+        )
+        yield _doubtful(
+            text, "start `outreach run` and lead that address to it (docs/how-to/put-the-pages-on-the-web.md)"
+        )
+    elif said.get("ok") is not True:
+        yield _doubtful(f"{used.public_url} is answered, but not everything runs there", "see `outreach status`")
+    else:
+        yield _good(f"webhooks and the links in messages are answered at {used.public_url}")
+
+
+def _health(url: str) -> dict[str, object] | None:
+    """What the web app says of itself; None where something else answers, or nothing."""
+    import json
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    try:
+        try:
+            answer = urlopen(url, timeout=LIMIT_SECONDS / 2)  # noqa: S310  the settings' own http or https address
+        except HTTPError as error:
+            answer = error
+        with answer:
+            said = json.loads(answer.read(100_000))
+    except (OSError, ValueError, HTTPException):
+        return None
+    return said if isinstance(said, dict) and said.get("service") == "outreach" else None
 
 
 def _is_public(host: str) -> bool:

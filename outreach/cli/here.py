@@ -56,7 +56,9 @@ def database(settings: Settings) -> Database:
     """The workspace's database, its schema ready; raises DatabaseError."""
     from outreach import store
 
-    return store.open_database(settings.database, secret=settings.secret, timezone=settings.business.timezone)
+    db = store.open_database(settings.database, secret=settings.secret, timezone=settings.business.timezone)
+    store.refuse_backup(db)
+    return db
 
 
 def agreed(question: str, *, yes: bool) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
@@ -11,10 +12,13 @@ import typer
 from outreach.cli import here, show
 from outreach.models import Status
 from outreach.reports import messages as report
+from outreach.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
 
 COLUMNS = ("due_at", "customer", "campaign", "step", "channel", "status", "reason", "sent_at", "subject")
+OF_UNKNOWN = ("id", "sent_at", "customer", "campaign", "step", "channel", "detail", "look_at")
+HEADS = {"sent_at": "Sent", "due_at": "Due", "look_at": "Next look"}
 
 
 @app.command()
@@ -32,15 +36,28 @@ def messages(
         here.database(place.settings), status=status, campaign=campaign, customer=customer, limit=limit
     )
     if as_json:
-        show.as_json({"messages": found})
+        show.as_json({"messages": [one | _more(one, place.settings) for one in found]})
         return
-    heads = tuple(name.removesuffix("_at").capitalize() for name in COLUMNS)
-    rows = [[_cell(message[name], place.zone) for name in COLUMNS] for message in found]
+    columns = OF_UNKNOWN if status is Status.UNKNOWN else COLUMNS
+    heads = tuple(HEADS.get(name, name.capitalize()) for name in columns)
+    rows = [[_cell(name, message[name], place.zone) for name in columns] for message in found]
     show.table(f"{show.number(len(found))} message{'s' * (len(found) != 1)}" if found else "Messages", heads, rows)
+    if found and status is Status.UNKNOWN:
+        show.line("Settle what nobody finds out: outreach resolve ID sent, resend or drop.")
 
 
-def _cell(value: object, zone: ZoneInfo) -> object:
-    """Times come as ISO 8601 text, which no other column holds."""
-    if isinstance(value, str) and len(value) >= 25 and value[10] == "T":
+def _cell(name: str, value: object, zone: ZoneInfo) -> object:
+    """Times come as ISO 8601 text."""
+    if name.endswith("_at") and isinstance(value, str):
         return show.when(datetime.fromisoformat(value), zone)
-    return value
+    return str(value)[:12] if name == "id" else value
+
+
+def _more(message: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """What a mail server's log knows a message in doubt by."""
+    if message["status"] != Status.UNKNOWN:
+        return {}
+    from outreach.cli.resolving import message_id
+
+    found = message_id(settings, message["channel"], message["id"])
+    return {"message_id": found} if found else {}

@@ -1,4 +1,4 @@
-"""Verbs that make the stages run: tick, run, db."""
+"""Verbs that make the stages run: tick, run."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from outreach.cli import here, show
+from outreach.signals import Stop, stop_on_signals
 
 app = typer.Typer(rich_markup_mode=None)
 tick = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run one stage once, by hand.")
-db = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look after the database.")
 app.add_typer(tick, name="tick")
-app.add_typer(db, name="db")
 
 
 @tick.command()
@@ -44,8 +43,10 @@ def dispatch(
     """Send the messages that are due and that every rule lets pass."""
     from outreach import dispatcher
 
-    place = here.here(ctx)
-    counts = dispatcher.dispatch(here.database(place.settings), place.settings, place.now, limit=limit).as_json()
+    place, stop = here.here(ctx), Stop()
+    db = here.database(place.settings)
+    with stop_on_signals(stop):
+        counts = dispatcher.dispatch(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
     if as_json:
         show.as_json(counts)
         return
@@ -53,6 +54,49 @@ def dispatch(
     show.table("Dispatched", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
     if by_reason:
         show.table("Why not", ("Reason", ">Messages"), sorted(by_reason.items()))
+    if stop.is_set():
+        show.line("Stopped as asked, with nothing in the air: the next dispatch goes on from here.")
+
+
+@tick.command()
+def receive(
+    ctx: typer.Context,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Handle at most this many events.")] = None,
+    as_json: show.Json = False,
+) -> None:
+    """Make facts and replies of what providers and people told us."""
+    from outreach import inbox
+
+    place, stop = here.here(ctx), Stop()
+    db = here.database(place.settings)
+    with stop_on_signals(stop):
+        counts = inbox.receive(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
+    if as_json:
+        show.as_json(counts)
+        return
+    show.table("Received", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
+
+
+@tick.command()
+def reconcile(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Ask about at most this many messages.")] = 500,
+    as_json: show.Json = False,
+) -> None:
+    """Look for messages in doubt at their providers, and settle those that evidence settles."""
+    from outreach import reconciler
+
+    place, stop = here.here(ctx), Stop()
+    db = here.database(place.settings)
+    with stop_on_signals(stop):
+        counts = reconciler.reconcile(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
+    if as_json:
+        show.as_json(counts)
+        return
+    by_reason = counts.pop("by_reason")
+    show.table("Messages in doubt", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
+    if by_reason:
+        show.table("Why", ("Reason", ">Messages"), sorted(by_reason.items()))
 
 
 @app.command()
@@ -61,19 +105,27 @@ def run(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Send from here from now on, where another place sent before.")
     ] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where the web app listens; 127.0.0.1 if not given.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Its port. If neither is given: 8080, and without the web app as long as somebody else has that.",
+        ),
+    ] = None,
 ) -> None:
-    """Run every stage on its clock until stopped."""
+    """Run every stage on its clock until stopped, and the web app beside them."""
     from outreach import daemon
 
     place = here.here(ctx)
-    daemon.run(place.settings, here.database(place.settings), adopt=adopt)
-
-
-@db.command()
-def upgrade(ctx: typer.Context) -> None:
-    """Bring the database to this version's tables."""
-    from outreach import store
-
-    settings = here.here(ctx).settings
-    store.open_database(settings.database, secret=settings.secret, timezone=settings.business.timezone, upgrade=True)
-    show.line(f"The database is at version {store.HEAD}.")
+    usual = daemon.Address()
+    web = daemon.Address(
+        usual.host if host is None else host,
+        usual.port if port is None else port,
+        needed=host is not None or port is not None,
+    )
+    daemon.run(place.settings, here.database(place.settings), adopt=adopt, web=web)

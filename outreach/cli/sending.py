@@ -15,6 +15,7 @@ import typer
 
 from outreach import manual, releases
 from outreach.cli import here, show
+from outreach.signals import Stop, stop_on_signals
 from outreach.values import CHANNELS, PURPOSES
 
 if TYPE_CHECKING:
@@ -87,12 +88,16 @@ def send(
         return
     if draft.messages > 1 and not here.agreed(_question(draft), yes=yes):
         raise typer.Exit(1)
-    with _progress() as progress:
-        became = manual.send(db, place.settings, draft, progress)
+    stop = Stop()
+    with _progress() as progress, stop_on_signals(stop):
+        became = manual.send(db, place.settings, draft, progress, stop.is_set)
     if as_json:
         show.as_json(_became_as_json(draft, became))
     else:
         _print_became(became, place)
+        if stop.is_set():
+            rest = f"; who has no row yet gets one by `--continue {became.id}`"
+            show.line(f"Stopped as asked: what is written and waits is sent by the next dispatch{rest}.")
 
 
 def _question(draft: Draft) -> str:

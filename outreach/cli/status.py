@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 import typer
@@ -46,6 +47,11 @@ def _print(found: Status, zone: ZoneInfo) -> None:
         )
     for one in found.unknown:
         show.line(f"In doubt since {show.when(one.at, zone)}: {one.id} ({one.campaign}/{one.step}, {one.channel}).")
+    if found.in_doubt:
+        show.line(
+            f"In doubt: {_listed(found.in_doubt)}. Nobody knows whether they went out, so they are not sent again."
+        )
+        show.line("Why: outreach messages --status unknown. What nobody finds out you decide: outreach resolve.\n")
     for paused in found.paused:
         show.line(f"Paused since {show.when(paused.since, zone)}: {paused.campaign} ({paused.reason}).")
     if found.ticks:
@@ -54,3 +60,7 @@ def _print(found: Status, zone: ZoneInfo) -> None:
             for tick in found.ticks
         ]
         show.table("Last ticks", ("Stage", "Started", "Finished", "Error"), rows)
+
+
+def _listed(in_doubt: Mapping[str, int]) -> str:
+    return ", ".join(f"{show.number(count)} by {channel or 'no channel yet'}" for channel, count in in_doubt.items())

@@ -1,0 +1,212 @@
+"""
+Holdings: every table of the database, whose rows it has, and what an erasure takes out of it.
+
+Each column of a table about people is either kept, because figures rest on it and it tells nobody who
+the person is, or emptied; a table or column that stands in neither list fails a test. So what
+is added to the database later cannot be forgotten by an erasure or an export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlmodel import SQLModel
+
+from outreach import models
+from outreach.customers.finding import Whose
+from outreach.models import table
+from outreach.store import among
+
+Rows = Callable[[Whose], ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A table about people: which rows are a person's, and what becomes of them."""
+
+    model: type[SQLModel]
+    rows: Rows
+    emptied: Mapping[str, Any] = field(default_factory=dict)  # column → what stands there afterwards
+    kept: frozenset[str] = frozenset()
+    deleted: bool = False  # the whole row
+    own: Rows | None = None  # the rows that an erasure changes, where they are fewer
+
+
+def _of(column: Any, which: str) -> Rows:
+    return lambda whose: among(column, getattr(whose, which))
+
+
+def _columns(model: type[SQLModel]) -> Any:
+    return table(model).c
+
+
+def _kept(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+def _by_customer(model: type[SQLModel], kept: str, **emptied: Any) -> Holding:
+    return Holding(model, _of(_columns(model).customer_id, "customers"), emptied, _kept(kept))
+
+
+def _heard(whose: Whose, contacts: str) -> ColumnElement[bool]:
+    """What providers said: by whose address it is, by the message, or by the address as it came."""
+    inbox = _columns(models.Inbox)
+    return or_(
+        among(inbox.contact_id, getattr(whose, contacts)),
+        among(inbox.message_id, whose.messages),
+        among(func.lower(inbox.address), whose.addresses),
+    )
+
+
+def _said(whose: Whose, contacts: str) -> ColumnElement[bool]:
+    replies = _columns(models.Reply)
+    strangers = and_(replies.customer_id.is_(None), among(replies.contact_id, getattr(whose, contacts)))
+    return or_(among(replies.customer_id, whose.customers), strangers)
+
+
+def _suppressed(which: str) -> Rows:
+    contacts, entries = _columns(models.Contact), _columns(models.Suppression)
+
+    def rows(whose: Whose) -> ColumnElement[bool]:
+        hashes = select(contacts.address_hash).where(among(contacts.id, getattr(whose, which)))
+        mine: ColumnElement[bool] = entries.address_hash.in_(hashes)
+        return mine
+
+    return rows
+
+
+def _rejected(whose: Whose) -> ColumnElement[bool]:
+    """Cells that an import refused and that hold one of the person's addresses, or their id."""
+    value = func.lower(_columns(models.Reject).value)
+    needles = [*whose.addresses, *([whose.name.lower()] if len(whose.name) > 3 else [])]
+    return or_(*(value.contains(needle, autoescape=True) for needle in needles)) if needles else value.is_(None)
+
+
+_FACTS = frozenset({"channel", "survey", "score", "outcome", "provider_id", "code", "detail"})  # of an event's detail
+
+
+def plain_facts(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's detail without anything that somebody wrote."""
+    return {name: value for name, value in detail.items() if name in _FACTS}
+
+
+HOLDINGS = (
+    Holding(
+        models.Contact,
+        _of(_columns(models.Contact).id, "contacts"),
+        {"address": None},
+        _kept("id kind address_hash"),
+        own=_of(_columns(models.Contact).id, "alone"),
+    ),
+    Holding(
+        models.Customer,
+        _of(_columns(models.Customer).id, "customers"),
+        {
+            **dict.fromkeys(("email_id", "phone_id", "messenger_id", "first_name", "last_name", "locale", "country")),
+            **dict.fromkeys(("region", "city", "postal_code", "timezone", "birthday")),
+            "zones": "",
+            "tags": [],
+            "attributes": {},
+            "external_id": ...,  # see erasing
+            "merged_into": ...,
+        },
+        _kept("id created_at row_hash"),
+    ),
+    Holding(models.CustomerTag, _of(_columns(models.CustomerTag).customer_id, "customers"), deleted=True),
+    Holding(models.CustomerDate, _of(_columns(models.CustomerDate).customer_id, "customers"), deleted=True),
+    _by_customer(
+        models.CustomerStats, "customer_id orders_count total_spent first_order_at last_order_at last_order_id"
+    ),
+    _by_customer(models.CustomerMonth, "customer_id month orders spent"),
+    _by_customer(
+        models.Order,
+        "id external_id customer_id status placed_at paid_at shipped_at delivered_at cancelled_at refunded_at currency"
+        " total counted coupon_code row_hash",
+        attributes={},
+    ),
+    Holding(
+        models.OrderLine,
+        _of(_columns(models.OrderLine).order_id, "orders"),
+        kept=_kept("order_id number sku product category quantity unit_price"),
+    ),
+    _by_customer(
+        models.Case,
+        "id external_id customer_id order_id kind category sku opened_at answered_at closed_at outcome row_hash",
+        note=None,
+        attributes={},
+    ),
+    _by_customer(models.ShopEvent, "id external_id customer_id name at row_hash", attributes={}),
+    Holding(
+        models.Consent,
+        _of(_columns(models.Consent).contact_id, "contacts"),
+        {"words": "", "source": "erased"},
+        _kept("id contact_id channel status at by basis recorded_at"),
+        own=_of(_columns(models.Consent).contact_id, "alone"),
+    ),
+    Holding(
+        models.Suppression,
+        _suppressed("contacts"),
+        kept=_kept("id address_hash kind scope channel source at lifted_at"),
+    ),
+    _by_customer(models.Fresh, "id kind record_id customer_id at"),
+    _by_customer(
+        models.Enrolment,
+        "id campaign customer_id occasion record_id occasion_at first_due_at experiment arm reason release created_at"
+        " wake_at",
+    ),
+    _by_customer(
+        models.Message,
+        "id public_id campaign step customer_id occasion occasion_at record_id enrolment_id arm purpose priority status"
+        " reason detail blocked_by due_at expires_at ready_at channel contact_id refused claim lease_until look_at"
+        " attempts sent_at provider_id release created_at",
+    ),
+    Holding(
+        models.MessageContent,
+        _of(_columns(models.MessageContent).message_id, "messages"),
+        {"subject": "", "text": "", "html": "", "content_hash": ""},
+        _kept("message_id segments at"),
+    ),
+    _by_customer(models.MessageEvent, "id event_id message_id customer_id kind at", detail=...),
+    Holding(
+        models.Inbox,
+        lambda whose: _heard(whose, "contacts"),
+        {"address": None, "text": "", "raw": {}},
+        _kept(
+            "id event_id provider channel kind at received_at public_id provider_id code detail contact_id message_id"
+            " handled_at"
+        ),
+        own=lambda whose: _heard(whose, "alone"),
+    ),
+    Holding(
+        models.Reply,
+        lambda whose: _said(whose, "contacts"),
+        {"text": ""},
+        _kept(
+            "id event_id channel contact_id customer_id message_id order_id case_id at intents score answered_at labels"
+        ),
+        own=lambda whose: _said(whose, "alone"),
+    ),
+    Holding(
+        models.MessageLink,
+        _of(_columns(models.MessageLink).message_id, "messages"),
+        {"target": ...},  # of plain links: they may lead to what is the person's own
+        _kept("token message_id kind"),
+    ),
+    Holding(models.Reject, _rejected, {"value": ""}, _kept("id import_id file line column reason")),
+)
+
+# Tables in which nobody is named.
+ABOUT_NOBODY = (
+    models.Installation,
+    models.Release,
+    models.CampaignState,
+    models.StepState,
+    models.Rate,
+    models.ManualSend,
+    models.Alarm,
+    models.Import,
+    models.Tick,
+)

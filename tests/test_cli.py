@@ -436,6 +436,8 @@ def test_messages_are_listed_with_the_shop_s_ids(sent: Run) -> None:
         "sent_at",
         "subject",
         "release",
+        "detail",
+        "look_at",
     ]
     assert {one["customer"]: (one["status"], one["subject"], one["release"]) for one in listed} == {
         "ana": ("sent", "Hola, Ana: gracias", 1),

@@ -37,6 +37,7 @@ from outreach.settings import Business, Cap, ChannelSettings, Settings
 from outreach.store import Database
 from outreach.values import Duration, Limit, WeekHours
 from tests.conftest import NOW, SECRET
+from tests.killing.processes import PRELOAD
 
 CUSTOMERS, OPT_OUTS = 120, 30
 CAMPAIGNS = ("first", "second")
@@ -236,7 +237,7 @@ def opt_out(place: Place, db: Database, contact: Any) -> None:
 def together(place: Place, *work: tuple[Callable[..., None], tuple[Any, ...]]) -> list[int | None]:
     """Run each in a process of its own, from one starting signal on; gives their exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_concurrency"])
+    context.set_forkserver_preload(PRELOAD)
     start = context.Barrier(len(work))
     processes: list[BaseProcess] = [context.Process(target=alone, args=(place, start, *one)) for one in work]
     for process in processes:

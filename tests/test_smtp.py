@@ -882,12 +882,3 @@ def test_check_tells_what_keeps_it_out() -> None:
 
 
 # --- the page -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_page_promises_no_answer_to_unsubscribe_links_while_the_readme_says_there_is_none() -> None:
-    root = Path(__file__).parents[1]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    page = (root / "docs" / "how-to" / "send-email-by-smtp.md").read_text(encoding="utf-8")
-    _, _, missing = readme.partition("## What is not there yet")
-
-    assert ("unsubscribe" in missing.partition("\n## ")[0]) == ("**Not there yet in this version:**" in page)

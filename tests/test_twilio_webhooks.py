@@ -304,7 +304,7 @@ def test_the_doctor_finds_a_healthy_account(twilio: FakeTwilio, channel: Opens) 
         (
             True,
             False,
-            f"delivery reports will be posted to {PUBLIC}/webhooks/twilio/status; taken once the web app is there",
+            f"delivery reports will be posted to {PUBLIC}/webhooks/twilio/status",
         ),
     ]
     assert twilio.accepted == []

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 LONGEST = 254  # characters of an address that can be delivered to (RFC 5321)
 
-# What carts and cashiers write when a customer gives no address (PROVIDERS F3, and the usual Spanish and Portuguese ones).
+# What carts and cashiers write when a customer gives no address, in Spanish and Portuguese as well.
 PLACEHOLDER_DOMAINS = frozenset({"noinformado.com", "naoinformado.com", "sinemail.com", "noemail.com", "semail.com"})
 PLACEHOLDER_NAMES = frozenset({
     "noemail", "nomail", "noinformado", "naoinformado", "notiene", "notienecorreo", "notieneemail", "sincorreo",

@@ -67,7 +67,7 @@ NEEDED_SECRETS: dict[str, tuple[str, ...]] = {
 CANNOT_TELL = ("smtp", STAFF)  # nobody can be asked later what became of a message
 DEFAULT_SMTP_PORTS = {"starttls": 587, "tls": 465, "none": 25}
 # Of one sender, where the settings say nothing: a long code carries one segment a second, a WhatsApp
-# sender 80 messages (PROVIDERS A4). Others have none of their own.
+# sender 80 messages. Others have none of their own.
 DEFAULT_RATES = {("twilio", "sms"): "1 per second", ("twilio", "whatsapp"): "80 per second"}
 DEFAULT_CHANNELS = ("email", "sms", "whatsapp")
 DEFAULT_HOURS = {

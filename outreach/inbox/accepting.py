@@ -20,7 +20,7 @@ from outreach.models import Inbox, table
 from outreach.settings import Settings
 from outreach.store import Database, among
 
-AGAIN = (0.1, 0.5)  # seconds to wait when the database is away: Twilio does not send again by itself (PROVIDERS A5)
+AGAIN = (0.1, 0.5)  # seconds to wait when the database is away: Twilio does not send again by itself
 LONGEST_ID = 200  # characters of an id as it is kept; what is longer is kept by its hash
 LONGEST_TEXT = 100_000  # characters of what somebody wrote
 SILENCING = ("opted_out", "complained")  # kinds of event

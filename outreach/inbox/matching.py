@@ -176,7 +176,7 @@ def named(connection: Connection, rows: Sequence[Any]) -> dict[int, Any]:
 
 
 def _provider_ids(given: str) -> list[str]:
-    """SendGrid's `sg_message_id` is the id that it answered with, and more after a dot (PROVIDERS B1)."""
+    """SendGrid's `sg_message_id` is the id that it answered with, and more after a dot."""
     parts = given.split(".")
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)] if given else []
 

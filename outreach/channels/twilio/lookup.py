@@ -32,7 +32,7 @@ from outreach.channels.twilio.codes import BY_STATUS, MEANINGS
 
 PAGE = 1000  # the most that a page may hold
 MOST_PAGES = 100  # of one recipient's list
-KEPT = timedelta(days=390)  # Twilio keeps messages for 400 days (PROVIDERS A4)
+KEPT = timedelta(days=390)  # Twilio keeps messages for 400 days, says its documentation
 # What a trial account's messages begin with, also in the list: help.twilio.com/articles/360036052753
 TRIAL = "Sent from your Twilio trial account - "
 
@@ -89,7 +89,7 @@ def spellings(address: str) -> list[str]:
     An address with its prefix, as it was sent and as it may be kept.
 
     Mexican mobiles may have a 1 and Argentine ones a 9 after the country, Brazilian ones lack the 9 before their
-    last eight digits (PROVIDERS A9 and E). All are the same phone, so that their lists can be taken together.
+    last eight digits, as their numbering plans have it. All are the same phone, so that their lists can be taken together.
     """
     prefix, number = address[: address.find("+")], address[address.find("+") :]
     if "+" not in address:

@@ -2,7 +2,7 @@
 Who told us to stop, read again from the messages that people wrote to our senders.
 
 Twilio blocks a number that writes a stop word, and has no list of those that it blocks: none is in its OpenAPI
-descriptions, and its Consent API only takes (PROVIDERS A7). What people wrote, it keeps.
+descriptions, and its Consent API only takes. What people wrote, it keeps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -860,7 +859,7 @@ def test_a_tick_that_takes_minutes_judges_each_chunk_by_its_own_minute(
 ) -> None:
     shop.settings = replace(shop.settings, sending_hours={"default": WeekHours(((0, 9 * 60 + 2),) * 7)})  # in Mexico
     passed = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: passed[0])
+    monkeypatch.setattr(handing, "clocks", lambda: (passed[0], passed[0]))
 
     def slow(number: int, message: Outgoing) -> Receipt:
         passed[0] += 70

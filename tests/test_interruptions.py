@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,46 @@ def test_a_clock_that_jumps_ends_the_hand_over_and_what_had_not_left_goes_later(
     assert (counts.sent, counts.by_reason) == (2, {"retry": 2})
     assert dispatcher.dispatch(db, settings, LATER).sent == 2
     assert max(Counter(provider.got).values()) == 1
+
+
+def test_who_is_stopped_between_claim_and_commit_hands_nothing_over(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = planned(db, tmp_path, 2)
+    provider = taking(monkeypatch)
+    real, commit, ahead = handing.clocks, committing.commit, [0.0]
+    monkeypatch.setattr(handing, "clocks", lambda: tuple(at + ahead[0] for at in real()))
+
+    def late(*arguments: Any) -> Any:
+        ahead[0] = 3600.0
+        return commit(*arguments)
+
+    stop = iter([False, True])
+    with monkeypatch.context() as patched:
+        patched.setattr(committing, "commit", late)
+        counts = dispatcher.dispatch(db, settings, NOW, stop=lambda: next(stop))
+
+    assert (counts.sent, counts.by_reason, provider.got) == (0, {"retry": 2}, [])
+    assert dispatcher.dispatch(db, settings, LATER).sent == 2
+
+
+def test_a_tick_in_which_the_machine_slept_takes_its_next_lease_from_the_time_it_is(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = planned(db, tmp_path, 2)
+    real, ahead = handing.clocks, [0.0]
+    monkeypatch.setattr(handing, "clocks", lambda: tuple(at + ahead[0] for at in real()))
+    leases: list[datetime] = []
+
+    def sleeps(number: int) -> None:
+        leases.extend(row.lease_until for row in rows_of(db, Message, status=Status.SENDING))
+        ahead[0] = 3600.0 if number == 1 else ahead[0]
+
+    taking(monkeypatch, sleeps)
+
+    assert dispatcher.dispatch(db, settings, NOW, chunk=1).sent == 2
+    assert leases[0] < NOW + timedelta(minutes=3)
+    assert leases[1] > NOW + timedelta(hours=1, minutes=1)
 
 
 def test_a_clock_put_right_by_a_moment_stops_nothing(

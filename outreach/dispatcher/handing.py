@@ -59,7 +59,7 @@ def hand_over(
     """
     Give the chunk to its channels, one after the other; `handed` is filled as they answer.
 
-    `start` is what `clocks` said before the chunk was committed; `lost` whether it is ours no more.
+    `start` is what `clocks` said before the chunk was claimed; `lost` whether it is ours no more.
 
     `handed` is right at any moment, also when a channel raises what is not a ChannelError.
     """

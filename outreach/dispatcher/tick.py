@@ -16,7 +16,7 @@ from outreach.channels import Channels
 from outreach.dispatcher import claiming, committing, handing, recording, watching
 from outreach.dispatcher.handing import Handed
 from outreach.dispatcher.heartbeat import Heart
-from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of, minutes_on
+from outreach.dispatcher.parts import Chunk, DispatchCounts, Ready, Tally, counts_of
 from outreach.errors import DatabaseError
 from outreach.releases import Loaded
 from outreach.settings import Settings
@@ -75,14 +75,18 @@ class _Tick:
     ) -> None:
         self.db, self.settings, self.now, self.channels = db, settings, now, channels
         self.size, self.limit, self.only = size, limit, only
-        self.started = time.monotonic()
+        self.started = self.claimed_at = handing.clocks()
         self.behind: Counter[str] = Counter()
         self.heart = Heart(db, self.lease_until)
         self.tally: Tally = Counter({("unknown", ""): claiming.release_expired(db, now)})
 
     def passed(self) -> datetime:
         """`now`, plus the real time since: a lease must not be short because its tick is long."""
-        return self.now + timedelta(seconds=time.monotonic() - self.started)
+        return self.now + timedelta(seconds=self._elapsed())
+
+    def _elapsed(self) -> float:
+        """Seconds since the tick began, by the clock that saw more of them: a machine may have slept meanwhile."""
+        return max(0.0, *(at - begun for at, begun in zip(handing.clocks(), self.started, strict=True)))
 
     def lease_until(self) -> datetime:
         return self.passed() + LEASE
@@ -95,7 +99,7 @@ class _Tick:
         while claimed is not None:
             chunk, rows = claimed
             self.tally["claimed", ""] += len(rows)
-            start = handing.clocks()
+            start = self.claimed_at  # who was stopped since may have lost the chunk, and not know it
             ready = committing.commit(self.db, chunk, rows, self.tally)
             handed = Handed()
             try:
@@ -136,7 +140,8 @@ class _Tick:
         size = self.size if self.limit is None else min(self.size, self.limit - self.tally["claimed", ""])
         if size <= 0 or loaded is None:
             return None
-        now = minutes_on(self.now, self.started)
+        self.claimed_at = handing.clocks()
+        now = self.now + timedelta(minutes=self._elapsed() // 60)
         chunk = Chunk(loaded, secrets.token_hex(8), now, self.lease_until(), behind=self.behind)
         rows = claiming.claim(connection, now, size, chunk.token, chunk.lease_until, self.only)
         return (chunk, rows) if rows else None

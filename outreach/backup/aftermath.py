@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from outreach import store
 from outreach.backup import files
 from outreach.models import Status, to_micros
 
@@ -32,7 +33,7 @@ def paused_reason(made_at: datetime, *, heard: bool) -> str:
     return f"{of}: look at what is in doubt (`outreach messages --status unknown`), then resume"
 
 
-def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None) -> Aftermath:
+def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None, secret: bytes) -> Aftermath:
     """
     Make the copy of a backup into a database that goes on from `until` and sends nothing twice.
 
@@ -43,6 +44,9 @@ def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None)
        the step's next channel. What ended before the backup stays as it is, and so does what falls
        due later, which nobody can have sent.
     4. No claim is in force, and what is in doubt is asked after at once.
+    5. Whoever got one of those in doubt finds the way out behind its links.
+
+    `secret` is the installation's.
     """
     with closing(files.connect(part)) as copy:
         opt_outs = _bring_opt_outs(copy, replaced) if replaced is not None else 0
@@ -56,6 +60,9 @@ def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None)
         copy.execute(_DOUBTFUL, {"until": to_micros(until), "detail": _DOUBT})
         copy.execute("UPDATE messages SET claim = NULL, lease_until = NULL WHERE claim IS NOT NULL")
         copy.execute(_LOOK, {"until": to_micros(until)})
+        asked = copy.execute(_ASKED, {"until": to_micros(until)})
+        while some := asked.fetchmany(store.BATCH):
+            copy.executemany(store.ADD_LINK, store.ways_out(secret, some))
         copy.execute("COMMIT")
     return Aftermath(doubtful, tuple(sorted(paused)), opt_outs)
 
@@ -72,6 +79,8 @@ _DOUBTFUL = (
 )
 # One that was in doubt at the backup, too: a `look_at` tells it from what was never settled.
 _LOOK = f"UPDATE messages SET look_at = :until WHERE status = '{Status.UNKNOWN}' AND look_at IS NULL"
+
+_ASKED = f"SELECT id, public_id FROM messages WHERE status = '{Status.UNKNOWN}' AND look_at = :until"
 
 
 # --- what the replaced database knows ----------------------------------------------------------------

@@ -83,7 +83,7 @@ def look(settings: Settings, file: Path, now: datetime, *, force: bool = False) 
     backup = files.read(file)
     files.check(backup)
     with files.reading(file) as inside:
-        _refuse_other_secret(inside, file, settings.secret)
+        _secret(inside, file, settings.secret)
         outlook = _outlook(settings.database, backup, _holds(_of_file(inside)))
     _refuse_clock(outlook, now, force=force)
     if not force:
@@ -114,8 +114,10 @@ def restore(
         def prepare() -> None:
             _copy(outlook.backup, part, settings, progress)
             kept = _keep(settings.database, folder, now, progress) if _holds_anything(outlook) else None
+            with files.reading(part) as inside:
+                secret = _secret(inside, outlook.backup.path, settings.secret)
             known = kept if kept is not None and files.read(kept).version == store.HEAD else None
-            done.append((kept, aftermath.write(part, outlook.backup.made_at, _until(outlook, now), known)))
+            done.append((kept, aftermath.write(part, outlook.backup.made_at, _until(outlook, now), known, secret)))
 
         if live is None:
             _replace_on_postgresql(settings, part, prepare, progress)
@@ -225,8 +227,8 @@ def _holds(query: Query) -> Holds:
 # --- what speaks against it ------------------------------------------------------------------------
 
 
-def _refuse_other_secret(inside: sqlite3.Connection, file: Path, given: str) -> None:
-    """Another secret would give other ids and hashes: nobody who opted out would be known again."""
+def _secret(inside: sqlite3.Connection, file: Path, given: str) -> bytes:
+    """The installation's secret; another secret would give other ids and hashes: nobody who opted out would be known again."""
     row = inside.execute("SELECT secret, secret_check FROM installation").fetchone()
     if row is None:
         raise DatabaseError(f"{file}: the backup says nothing of its installation, so it cannot be used")
@@ -235,6 +237,7 @@ def _refuse_other_secret(inside: sqlite3.Connection, file: Path, given: str) -> 
         raise DatabaseError(f"{file}: made with OUTREACH_SECRET set: set it to the same value, then restore again")
     if not hmac.compare_digest(store.keyed_hash(used, "check"), row[1]):
         raise DatabaseError(f"{file}: OUTREACH_SECRET differs from the one it was made with: set the former one")
+    return used
 
 
 def _refuse_clock(outlook: Outlook, now: datetime, *, force: bool) -> None:

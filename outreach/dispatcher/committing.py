@@ -74,7 +74,7 @@ def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> lis
     with store.write(db) as connection:
         held = _hold(connection, [row.customer_id for row in rows])
         mine = _still_ours(connection, [row.id for row in rows], chunk.token)
-        gone = _may_be_gone(connection, chunk, [row for row in rows if row.id in mine], tally)
+        gone = _may_be_gone(connection, db, chunk, [row for row in rows if row.id in mine], tally)
         look = _Look(connection, db, chunk, held)
         ready, stay = look.at([row for row in rows if row.id in mine - gone])
         _write_sending(connection, chunk, ready)
@@ -145,21 +145,22 @@ _RESTORED = select(table(Installation).c.restored_at)
 _GONE = "it may have left before the database was restored"
 
 
-def _may_be_gone(connection: Connection, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> set[int]:
+def _may_be_gone(connection: Connection, db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> set[int]:
     """
     Declare `unknown` what was due before this database was restored from a backup, and planned again since.
 
-    What has been settled once, by evidence or by a person, has a `look_at`, and goes like any other.
+    If it did leave, whoever has it must still find the way out behind its links. What has been settled once, by evidence or by a person, has a `look_at`, and goes like any other.
     """
     restored_at = connection.execute(_RESTORED).scalar()
     if restored_at is None:
         return set()
-    gone = {row.id for row in rows if row.look_at is None and row.due_at <= restored_at}
+    gone = {row.id: row.public_id for row in rows if row.look_at is None and row.due_at <= restored_at}
     if gone:
         values = {"status": Status.UNKNOWN, "look_at": chunk.now, "detail": _GONE, **UNCLAIMED}
         connection.execute(update(_messages).where(among(_messages.c.id, gone)).values(values))
+        run_many(connection, store.ADD_LINK, store.ways_out(db.secret, gone.items()))
         tally["unknown", ""] += len(gone)
-    return gone
+    return set(gone)
 
 
 # --- what the release makes of a row -------------------------------------------------------------
@@ -373,13 +374,10 @@ def _write_sending(connection: Connection, chunk: Chunk, ready: Sequence[Ready])
     run_many(connection, _GOING, going)
     forget(connection, [one.going.row.id for one in ready if one.going.row.attempts])
     store.insert_many(connection, _contents, [_content(chunk, one) for one in ready])
-    links = [
-        {"token": link.token, "message_id": one.going.row.id, "kind": link.kind, "target": link.target}
-        for one in ready
-        for link in {link.token: link for link in one.outgoing.content.links}.values()
-    ]
-    if links:
-        store.insert_many(connection, _links, links)
+    links = (
+        (link.token, one.going.row.id, link.kind, link.target) for one in ready for link in one.outgoing.content.links
+    )
+    run_many(connection, store.ADD_LINK, list(links))
 
 
 def _content(chunk: Chunk, one: Ready) -> dict[str, Any]:
@@ -397,10 +395,9 @@ def _content(chunk: Chunk, one: Ready) -> dict[str, Any]:
 
 
 def forget(connection: Connection, ids: Iterable[int]) -> None:
-    """Drop the content and links of an attempt that certainly reached nobody."""
+    """Drop the content of an attempt that certainly reached nobody; its links stay, like those of one in doubt."""
     if gone := list(ids):
         connection.execute(delete(_contents).where(among(_contents.c.message_id, gone)))
-        connection.execute(delete(_links).where(among(_links.c.message_id, gone)))
 
 
 def write_staying(connection: Connection, chunk: Chunk, stay: Sequence[Stays], tally: Tally) -> None:

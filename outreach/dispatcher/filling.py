@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import lru_cache
@@ -77,15 +76,10 @@ def link_url(settings: Settings, token: str) -> str:
 
 
 def link_maker(db: Database, settings: Settings, public_id: str) -> Callable[[str, str], tuple[str, str]]:
-    """
-    What makes the links of one message: (kind, target) → (token, address).
-
-    A token is 72 bits of a keyed hash: it cannot be guessed, and a further attempt has the same ones.
-    """
+    """What makes the links of one message: (kind, target) → (token, address)."""
 
     def make(kind: str, target: str) -> tuple[str, str]:
-        digest = bytes.fromhex(store.keyed_hash(db.secret, "link", public_id, kind, target))
-        token = base64.urlsafe_b64encode(digest[:9]).decode()
+        token = store.link_token(db.secret, public_id, kind, target)
         return token, link_url(settings, token)
 
     return make

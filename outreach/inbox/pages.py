@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -16,8 +16,6 @@ from outreach.setting_keys import STAFF
 from outreach.settings import Settings
 from outreach.store import Database
 from outreach.values import CONTACT_KIND
-
-KINDS = ("unsubscribe", "preferences")  # links whose holder may speak for the person
 
 _links, _messages, _customers = table(MessageLink), table(Message), table(Customer)
 
@@ -94,6 +92,12 @@ def prefer(
         return _person(connection, settings, row)
 
 
+class _Holder(NamedTuple):
+    customer_id: int
+    contact_id: int
+    channel: str
+
+
 _LINK = (
     select(
         _links.c.kind,
@@ -109,8 +113,20 @@ _LINK = (
 
 
 def _holder(connection: Connection, token: str) -> Any:
+    """
+    The message of the link, its contact, channel and customer.
+
+    A message that may have left after the backup that this database was restored from has no contact of
+    its own: it went to the customer's, as far as anybody knows.
+    """
     row = connection.execute(_LINK, {"token": token}).first()
-    return row if row is not None and row.kind in KINDS and row.contact_id is not None else None
+    if row is None or row.kind not in store.WAYS_OUT or row.channel is None:
+        return None
+    if row.contact_id is not None:
+        return row
+    customer = connection.execute(_PERSON, {"id": row.customer_id}).first()
+    own = None if customer is None else getattr(customer, f"{CONTACT_KIND[row.channel]}_id")
+    return None if own is None else _Holder(row.customer_id, own, row.channel)
 
 
 _PERSON = select(_customers.c.locale, _customers.c.email_id, _customers.c.phone_id, _customers.c.messenger_id).where(

@@ -4,7 +4,7 @@ Write messages: one row for every step that is due, planned, held, or ended with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -13,7 +13,20 @@ from sqlalchemy import Connection, bindparam, select, update
 from outreach import arms, facts, occasions, releases, store, timing
 from outreach.campaigns import Campaign, Step
 from outreach.facts import Item
-from outreach.models import CampaignState, Customer, Enrolment, Message, Reason, Status, StepState, table, to_micros
+from outreach.models import (
+    CampaignState,
+    Case,
+    Customer,
+    Enrolment,
+    Message,
+    Order,
+    Reason,
+    ShopEvent,
+    Status,
+    StepState,
+    table,
+    to_micros,
+)
 from outreach.occasions import PAGE
 from outreach.planner.brake import Brake
 from outreach.planner.tick import Tick, dues_at
@@ -124,8 +137,8 @@ class Writer:
         begins = [self._begins(d, true) for d, true in zip(due, words, strict=True)]
         if not self.brake.allows(connection, sum(begin[0] is Status.PLANNED for begin in begins)):
             return False
-        created = to_micros(self.tick.now)
-        rows = [self._row(d, begin, created) for d, begin in zip(due, begins, strict=True)]
+        created, names = to_micros(self.tick.now), _names(connection, self.campaign, due)
+        rows = [self._row(d, begin, created, names) for d, begin in zip(due, begins, strict=True)]
         store.insert_stored(connection, _messages, _COLUMNS, rows)
         self._count(due, begins)
         return True
@@ -163,13 +176,13 @@ class Writer:
             return Status.HELD, Reason.HOLDOUT, ""
         return _PLANNED
 
-    def _row(self, d: DueStep, begins: Beginning, created: int) -> tuple[Any, ...]:
+    def _row(self, d: DueStep, begins: Beginning, created: int, names: Mapping[int, str]) -> tuple[Any, ...]:
         w, step, campaign, secret = d.waiting, d.step, self.campaign, self.tick.db.secret
         status, reason, detail = begins
         arm = w.arm
         if arm != arms.HOLDOUT and step.variants:
             arm = arms.variant(secret, campaign.experiment or campaign.name, step.id, step.variants, w.external_id)
-        public_id = store.public_id(secret, campaign.name, step.id, w.external_id, w.occasion)
+        public_id = store.public_id(secret, campaign.name, step.id, w.external_id, _named(w, names))
         at = to_micros(d.at)
         channel = _provisional_channel(w, step) if status is Status.PLANNED else None
         return (
@@ -205,6 +218,27 @@ class Writer:
         counts.held += held
         counts.skipped += len(due) - len(planned) - held
         counts.steps.update(planned)
+
+
+_RECORDS = {"order": table(Order), "case": table(Case), "event": table(ShopEvent), "customer": _customers}
+_NAMES = {subject: select(of.c.id, of.c.external_id).where(among(of.c.id, "ids")) for subject, of in _RECORDS.items()}
+
+
+def _names(connection: Connection, campaign: Campaign, due: Sequence[DueStep]) -> dict[int, str]:
+    """The shop's own ids of the records that the occasions are of."""
+    ids = {d.waiting.record_id for d in due if d.waiting.record_id is not None}
+    if not ids:
+        return {}
+    subject = "order" if campaign.trigger.event == "customer.inactive" else campaign.trigger.subject
+    if subject not in _NAMES:
+        return {}
+    return {row.id: row.external_id for row in connection.execute(_NAMES[subject], {"ids": ids})}
+
+
+def _named(waiting: Waiting, names: Mapping[int, str]) -> str:
+    """The occasion by the shop's own id of its record: ours may be another one when it is imported after a restore."""
+    name = names.get(waiting.record_id) if waiting.record_id is not None else None
+    return waiting.occasion if name is None else f"{waiting.occasion.rpartition(':')[0]}:{name}"
 
 
 def _provisional_channel(waiting: Waiting, step: Step) -> str | None:

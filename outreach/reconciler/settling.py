@@ -266,10 +266,8 @@ def _changed(columns: tuple[str, ...]) -> Update:
 
 
 def forget(connection: Connection, ids: Iterable[int]) -> None:
-    """Drop the content and the links of attempts that reached nobody: the next one makes its own."""
-    gone = list(ids)
-    connection.execute(delete(_contents).where(among(_contents.c.message_id, gone)))
-    connection.execute(delete(_links).where(among(_links.c.message_id, gone)))
+    """Drop the content of attempts that are made anew; their links stay, in case somebody has them after all."""
+    connection.execute(delete(_contents).where(among(_contents.c.message_id, list(ids))))
 
 
 def noted(detail: str, said: str, now: datetime) -> str:

@@ -268,7 +268,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return tree
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict or isinstance(obj, Mapping):
+        kind = type(obj)
+        if kind is dict or (kind not in _ATTRIBUTES and isinstance(obj, Mapping)):  # asking a Mapping is dear
             try:
                 return obj[attribute]
             except KeyError:

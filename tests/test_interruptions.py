@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from outreach import channels, dispatcher, planner, releases, store
+from outreach import channels, clocks, dispatcher, planner, releases, store
 from outreach import settings as settings_module
 from outreach.channels import Outcome, Outgoing, Receipt, Silent
 from outreach.channels.outbox import Outbox
-from outreach.dispatcher import claiming, committing, handing, heartbeat, tick
+from outreach.dispatcher import claiming, committing, heartbeat, tick
 from outreach.errors import DatabaseError
 from outreach.models import Installation, Message, Status, table
 from outreach.settings import Settings
@@ -189,8 +189,8 @@ def test_a_clock_that_jumps_ends_the_hand_over_and_what_had_not_left_goes_later(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     settings = planned(db, tmp_path, 4)
-    real, ahead = handing.clocks, [0.0]
-    monkeypatch.setattr(handing, "clocks", lambda: (real()[0] + ahead[0], real()[1]))
+    real, ahead = clocks.read, [0.0]
+    monkeypatch.setattr(clocks, "read", lambda: (real()[0] + ahead[0], real()[1]))
 
     def jumps(number: int) -> None:
         ahead[0] = jump if number == 2 else ahead[0]
@@ -210,8 +210,8 @@ def test_who_is_stopped_between_claim_and_commit_hands_nothing_over(
 ) -> None:
     settings = planned(db, tmp_path, 2)
     provider = taking(monkeypatch)
-    real, commit, ahead = handing.clocks, committing.commit, [0.0]
-    monkeypatch.setattr(handing, "clocks", lambda: tuple(at + ahead[0] for at in real()))
+    real, commit, ahead = clocks.read, committing.commit, [0.0]
+    monkeypatch.setattr(clocks, "read", lambda: tuple(at + ahead[0] for at in real()))
 
     def late(*arguments: Any) -> Any:
         ahead[0] = 3600.0
@@ -230,8 +230,8 @@ def test_a_tick_in_which_the_machine_slept_takes_its_next_lease_from_the_time_it
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = planned(db, tmp_path, 2)
-    real, ahead = handing.clocks, [0.0]
-    monkeypatch.setattr(handing, "clocks", lambda: tuple(at + ahead[0] for at in real()))
+    real, ahead = clocks.read, [0.0]
+    monkeypatch.setattr(clocks, "read", lambda: tuple(at + ahead[0] for at in real()))
     leases: list[datetime] = []
 
     def sleeps(number: int) -> None:
@@ -249,8 +249,8 @@ def test_a_clock_put_right_by_a_moment_stops_nothing(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = planned(db, tmp_path, 2)
-    real, ahead = handing.clocks, [0.0]
-    monkeypatch.setattr(handing, "clocks", lambda: (real()[0] + ahead[0], real()[1]))
+    real, ahead = clocks.read, [0.0]
+    monkeypatch.setattr(clocks, "read", lambda: (real()[0] + ahead[0], real()[1]))
     taking(monkeypatch, lambda _number: ahead.__setitem__(0, -2.0))
 
     assert dispatcher.dispatch(db, settings, NOW).sent == 2
@@ -268,9 +268,9 @@ class Suspended(Outbox):
 
 def suspended(url: str, workspace: str) -> None:
     """A dispatcher whose clocks are ahead by the seconds that the file `slept` names."""
-    real, slept = handing.clocks, Path(workspace, "slept")
+    real, slept = clocks.read, Path(workspace, "slept")
     setattr(  # noqa: B010  the type checker would not have it
-        handing, "clocks", lambda: tuple(at + (float(slept.read_text()) if slept.exists() else 0.0) for at in real())
+        clocks, "read", lambda: tuple(at + (float(slept.read_text()) if slept.exists() else 0.0) for at in real())
     )
     channels.CHANNELS["outbox"] = "tests.test_interruptions.Suspended"
     dispatcher.dispatch(store.open_database(url, secret=SECRET), shop_settings(Path(workspace)), NOW, limit=3)

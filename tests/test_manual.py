@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from sqlmodel import SQLModel
 
-from outreach import arms, campaigns, dispatcher, manual, planner, releases, store
+from outreach import arms, campaigns, clocks, dispatcher, manual, planner, releases, store
 from outreach.errors import (
     ClockError,
     ConditionError,
@@ -448,6 +448,21 @@ def test_outside_sending_hours_it_waits_and_says_until_when(shop: Shop) -> None:
     (ended,) = became.ended
     assert (ended.kind, ended.reason, ended.count, ended.until) == ("deferred", "hours", 1, opens)
     assert shop.dispatch(opens).sent == 1
+
+
+@pytest.mark.parametrize("seen", [(1, 1), (1, 0)], ids=["a machine asleep", "a virtual machine suspended"])
+def test_a_send_that_was_confirmed_after_the_machine_had_slept_is_judged_by_the_time_it_is(
+    quick: Shop, monkeypatch: pytest.MonkeyPatch, seen: tuple[int, int]
+) -> None:
+    quick.settings = replace(quick.settings, sending_hours={"default": parse_week_hours({"mon-sun": "09:00-10:00"})})
+    draft = quick.draft(now=NOW.replace(hour=15, minute=55), to=["c1"])  # 09:55 in Mexico City
+    begun = draft.drafted
+    monkeypatch.setattr(clocks, "read", lambda: tuple(at + 600 * by for at, by in zip(begun, seen, strict=True)))
+
+    became = manual.send(quick.db, quick.settings, draft)
+
+    assert (became.count("sent"), became.count("deferred")) == (0, 1)
+    assert quick.stands() == {"c1": ("planned", "hours")}
 
 
 def test_a_cap_counts_what_was_sent_by_hand_and_holds_what_is(quick: Shop) -> None:

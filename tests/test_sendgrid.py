@@ -25,9 +25,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from outreach import dispatcher, planner
+from outreach import clocks, dispatcher, planner
 from outreach.channels import Blame, Channel, Finding, Outcome, Outgoing, Receipt, open_channel
-from outreach.channels import sendgrid as channel_module
 from outreach.channels.sendgrid import api
 from outreach.channels.sendgrid.answers import STATUSES, Answer, verdict_of
 from outreach.channels.sendgrid.events import read_events
@@ -666,7 +665,7 @@ def test_how_long_is_waited(headers: dict[str, str], wait: int) -> None:
 
 def test_what_was_drawn_too_long_ago_is_not_handed_over(fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = chain([0.0, 1.0], repeat(3600.0))  # between the first request of what was drawn and the second
-    monkeypatch.setattr(channel_module, "_clocks", lambda: (next(asleep), 0.0))
+    monkeypatch.setattr(clocks, "read", lambda: (next(asleep), 0.0))
     messages = [an_email(1), with_text(2, "x" * 20_000), with_text(3, "y" * 20_000)]
 
     receipts = {receipt.public_id: receipt.outcome for receipt in opened(fake, batch=3).send(messages)}
@@ -677,7 +676,7 @@ def test_what_was_drawn_too_long_ago_is_not_handed_over(fake: FakeSendGrid, monk
 
 def test_what_goes_again_is_as_old_as_when_it_was_drawn(fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = chain([0.0, 1.0], repeat(3600.0))  # between the answer and what it leaves to hand over again
-    monkeypatch.setattr(channel_module, "_clocks", lambda: (next(asleep), 0.0))
+    monkeypatch.setattr(clocks, "read", lambda: (next(asleep), 0.0))
     fake.faults.add(Fault.BAD_ADDRESS)
 
     receipts = list(opened(fake, batch=2).send(emails(2)))

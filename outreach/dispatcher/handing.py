@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from outreach import clocks
 from outreach.channels import Channels, Outcome, Outgoing, Receipt
 from outreach.dispatcher.parts import Ready
 from outreach.errors import ChannelError
@@ -27,25 +27,13 @@ class Handed:
     broken: set[str] = field(default_factory=set)  # channels that nothing more is handed to for now
 
 
-def clocks() -> tuple[float, float]:
-    """
-    The wall clock, and the clock that goes on while the machine sleeps, in seconds.
-
-    A suspended machine is seen by the second, a suspended virtual machine by the first; where
-    there is no such second clock, the monotonic one stands in.
-    """
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()
-
-
 def in_time(start: tuple[float, float]) -> bool:
     """
     Whether it is no more than 30 s since `start`, by both clocks.
 
     A wall clock that was put back is not believed either: it may be hours since, and nobody can tell.
     """
-    passed = (at - begun for at, begun in zip(clocks(), start, strict=True))
-    return all(-PUT_BACK_SECONDS <= seconds <= HAND_OVER_SECONDS for seconds in passed)
+    return all(-PUT_BACK_SECONDS <= seconds <= HAND_OVER_SECONDS for seconds in clocks.since(start))
 
 
 def hand_over(
@@ -59,7 +47,7 @@ def hand_over(
     """
     Give the chunk to its channels, one after the other; `handed` is filled as they answer.
 
-    `start` is what `clocks` said before the chunk was claimed; `lost` whether it is ours no more.
+    `start` is what the clocks said before the chunk was claimed; `lost` whether it is ours no more.
 
     `handed` is right at any moment, also when a channel raises what is not a ChannelError.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, update
 
+from outreach import clocks
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.channels import Outgoing
 from outreach.facts import Item
@@ -106,13 +106,13 @@ UNCLAIMED: dict[str, Any] = {"claim": None, "lease_until": None}
 UNSENT: dict[str, Any] = {**UNCLAIMED, "contact_id": None, "sent_at": None}
 
 
-def minutes_on(now: datetime, started: float) -> datetime:
+def minutes_on(now: datetime, started: tuple[float, float]) -> datetime:
     """
-    `now`, moved on by the whole minutes since `started` (of the monotonic clock).
+    `now`, moved on by the whole minutes since the clocks said `started`.
 
     So a long tick does not judge sending hours by a moment long past, and a short one has one `now`.
     """
-    return now + timedelta(minutes=(time.monotonic() - started) // 60)
+    return now + timedelta(minutes=clocks.elapsed(started) // 60)
 
 
 def manual_campaign(template: str, channels: Sequence[str], purpose: str) -> Campaign:

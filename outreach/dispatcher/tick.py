@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outreach import releases, store
+from outreach import clocks, releases, store
 from outreach.channels import Channels
 from outreach.dispatcher import claiming, committing, handing, recording, watching
 from outreach.dispatcher.handing import Handed
@@ -75,7 +75,7 @@ class _Tick:
     ) -> None:
         self.db, self.settings, self.now, self.channels = db, settings, now, channels
         self.size, self.limit, self.only = size, limit, only
-        self.started = self.claimed_at = handing.clocks()
+        self.started = self.claimed_at = clocks.read()
         self.behind: Counter[str] = Counter()
         self.heart = Heart(db, self.lease_until)
         self.tally: Tally = Counter({("unknown", ""): claiming.release_expired(db, now)})
@@ -86,7 +86,7 @@ class _Tick:
 
     def _elapsed(self) -> float:
         """Seconds since the tick began, by the clock that saw more of them: a machine may have slept meanwhile."""
-        return max(0.0, *(at - begun for at, begun in zip(handing.clocks(), self.started, strict=True)))
+        return clocks.elapsed(self.started)
 
     def lease_until(self) -> datetime:
         return self.passed() + LEASE
@@ -140,7 +140,7 @@ class _Tick:
         size = self.size if self.limit is None else min(self.size, self.limit - self.tally["claimed", ""])
         if size <= 0 or loaded is None:
             return None
-        self.claimed_at = handing.clocks()
+        self.claimed_at = clocks.read()
         now = self.now + timedelta(minutes=self._elapsed() // 60)
         chunk = Chunk(loaded, secrets.token_hex(8), now, self.lease_until(), behind=self.behind)
         rows = claiming.claim(connection, now, size, chunk.token, chunk.lease_until, self.only)

@@ -8,7 +8,6 @@ with the reason; what only keeps a message waiting is asked again by the dispatc
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from outreach import facts, gates, releases, store, timing
+from outreach import clocks, facts, gates, releases, store, timing
 from outreach.campaigns import Campaign
 from outreach.channels import Outgoing
 from outreach.conditions import minor_digits
@@ -102,7 +101,7 @@ class Draft:
     amounts: dict[str, Amount] = field(default_factory=dict)  # by channel, in the order they are tried
     not_now: dict[tuple[str, bool], Waits] = field(default_factory=dict)
     first: Shown | None = None
-    drafted: float = field(default_factory=time.monotonic)
+    drafted: tuple[float, float] = field(default_factory=clocks.read)
 
     @property
     def template(self) -> str:

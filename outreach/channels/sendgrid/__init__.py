@@ -31,6 +31,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
+from outreach import clocks
 from outreach.channels import Doubtful, Finding, InboundEvent, Kept, OptOut, Outcome, Outgoing, Receipt, asking
 from outreach.channels.asking import Heard
 from outreach.channels.sendgrid import api, events, findings, lookup, opt_outs
@@ -166,13 +167,13 @@ class SendGrid:
                 elif pause := self._pause():
                     now.over = True
                     yield from too_fast(request.messages, pause).receipts
-                elif any(at - then > HAND_OVER_SECONDS for at, then in zip(_clocks(), request.drawn, strict=True)):
+                elif clocks.elapsed(request.drawn) > HAND_OVER_SECONDS:
                     yield from each(request.messages, Outcome.LATER, "its time to be handed over ran out")
                 else:
                     return request
             if now.over or now.wrong:
                 return None
-            at = _clocks()
+            at = clocks.read()
             drawn = list(islice(messages, 1 if self._pause() else self._batch))
             now.over = not drawn
             prepared = [prepare(message, self._sender_of(message)) for message in drawn]
@@ -213,9 +214,3 @@ def _api_key(settings: Settings) -> str:
     if not re.fullmatch(r"[!-~]+", key):  # http.client would show it in an error's text
         raise ChannelError("SENDGRID_API_KEY holds characters that no key has")
     return key
-
-
-def _clocks() -> tuple[float, float]:
-    """The wall clock, and the clock that goes on while the machine sleeps: one of them sees any suspension."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()

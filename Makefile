@@ -4,7 +4,7 @@ PYTHON := $(shell for candidate in python3.11 python3 python3.12 python3.13 pyth
 	done)
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test torture check docs bench clean
+.PHONY: demo test torture model check docs bench clean
 
 demo: .venv/runtime.stamp        ## the whole story on sample data, in ./demo-shop
 	.venv/bin/outreach demo demo-shop --force
@@ -15,6 +15,9 @@ test: .venv/dev.stamp            ## every test, on SQLite and on PostgreSQL
 torture: .venv/dev.stamp         ## kill every stage at any moment, long; SEED= KILLS= MESSAGES= CHUNK= as you like
 	.venv/bin/python -m tests.killing $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(MESSAGES),--messages $(MESSAGES)) $(if $(CHUNK),--chunk $(CHUNK))
+
+model: .venv/dev.stamp           ## explore the protocol of claim, send, record and reconcile, long
+	THOROUGH=1 .venv/bin/python -m pytest -n 3 --dist load tests/test_protocol.py
 
 check: .venv/dev.stamp           ## format, lint, types, layers, reference pages up to date
 	.venv/bin/ruff format --check .

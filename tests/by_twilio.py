@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -38,19 +39,23 @@ def breaches(fake: FakeTwilio) -> list[str]:
 
 
 def _breaches(request: Recorded) -> list[str]:
-    """Checking takes 20 ms: of requests that are alike but for their digits, one is."""
+    """Checking takes 20 ms: of requests that are alike but for their letters and digits, one is."""
+    fields = parse_qsl(request.body.decode(), keep_blank_values=True)
     likeness = (
         request.method,
-        _DIGITS.sub("0", request.path),
+        _like(request.path),
         (*request.headers,),
-        _DIGITS.sub("0", request.body.decode()),
+        tuple((name, _like(value), len(value) // 100) for name, value in fields),
     )
     if likeness not in _checked:
         _checked[likeness] = problems(SPEC, request.method, request.path, request.headers, request.body)
     return _checked[likeness]
 
 
-_DIGITS = re.compile(r"\d+")
+def _like(text: str) -> str:
+    return re.sub(r"[^\W_]+", "a", text)
+
+
 _checked: dict[object, list[str]] = {}
 
 

@@ -730,11 +730,22 @@ class World:
                 raise Violation(f"message {_short(taken.public_id)} went to somebody who had opted out")
         accepted = {taken.public_id for taken in self.ledger}
         for public_id in self.of(Status.SENT):
-            if public_id not in accepted | self._said_sent:
+            if public_id not in accepted | self._said_sent and not self._misled(public_id):
                 raise Violation(f"message {_short(public_id)} is sent, and was never accepted")
         in_doubt = Counter(self._sender[i] for i in self.of(Status.UNKNOWN) if self._rows[i]["claim"])
         if any(count > CHUNK for count in in_doubt.values()):
             raise Violation("one process left more than a chunk in doubt")
+
+    def _misled(self, public_id: str) -> bool:
+        """A person had another text like this one sent again, though it had arrived: its record is then taken for this one's."""
+        row = self._rows[public_id]
+        return row["channel"] == "sms" and any(
+            taken.public_id in self._decided
+            and taken.public_id != public_id
+            and taken.flight.drawn <= self._decided[taken.public_id]
+            and self._rows[taken.public_id]["customer_id"] == row["customer_id"]
+            for taken in self.ledger
+        )
 
     def _standing(self) -> list[Taken]:
         """What was accepted, but for what a person judged later, who may err."""

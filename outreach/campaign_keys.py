@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 
-from outreach.errors import Problem
 from outreach.keys import (
     DURATION,
     LENGTH,
@@ -28,15 +27,15 @@ from outreach.keys import (
     whole,
 )
 from outreach.values import CHANNELS, PURPOSES, parse_share
-from outreach.yamlfile import Node, problem, shown
+from outreach.yamlfile import shown
 
 RECORD_EVENTS = (
     "order.placed", "order.paid", "order.shipped", "order.delivered", "order.cancelled", "order.refunded",
-    "customer.created", "case.opened", "case.closed",
+    "customer.created", "case.opened", "case.closed", "survey.answered",
+    "reply.received",
 )  # fmt: skip
-TIME_EVENTS = ("customer.birthday", "customer.inactive", "case.overdue")
-LATER_EVENTS = ("survey.answered", "reply.received", "coupon.expiring")
-GOAL_EVENTS = (*(event for event in RECORD_EVENTS if event.startswith("order.")), "case.closed")
+TIME_EVENTS = ("customer.birthday", "customer.inactive", "case.overdue", "coupon.expiring")
+GOAL_EVENTS = (*(event for event in RECORD_EVENTS if event.startswith("order.")), "case.closed", "survey.answered")
 UNTIL_WORDS = (
     "ordered", "ordered_same", "paid", "shipped", "delivered", "refunded", "cancelled", "replied", "answered",
     "clicked", "reached", "opted_out", "case_open", "case_closed", "coupon_redeemed",
@@ -44,6 +43,10 @@ UNTIL_WORDS = (
 ORDER_WORDS = frozenset(("ordered_same", "paid", "shipped", "delivered", "refunded", "cancelled"))
 CASE_KINDS = ("complaint", "cancellation", "return", "refund", "question")
 CASE_OUTCOMES = ("resolved", "unresolved", "kept", "lost")
+INTENTS = (  # as `intents.Intent`
+    "opt_out", "opt_in", "help", "score", "yes", "no", "complaint", "cancellation", "return", "refund", "question",
+    "thanks", "out_of_office", "other",
+)  # fmt: skip
 MOST_STEPS = 100
 
 _LINES = ("sku", "product", "category")
@@ -55,6 +58,9 @@ TRIGGER_KEYS: dict[str, tuple[str, ...]] = {
     "case.opened": ("kind", "category"),
     "case.closed": ("kind", "category", "outcome"),
     "case.overdue": ("after", "kind", "category"),
+    "coupon.expiring": ("before", "offer"),
+    "survey.answered": ("survey", "score"),
+    "reply.received": ("intent", "to"),
     "schedule": (),
     "date": ("at",),
     "attribute": ("before",),
@@ -113,14 +119,16 @@ def _brake(value: str) -> int | float:
     raise ValueError(f"`{shown(value)}` is neither a number of messages such as 500 nor a percentage such as 20%")
 
 
-def later_trigger(node: Node) -> Problem | None:
-    """Why a trigger whose records do not exist in this version cannot be used."""
-    event = node.get("event")
-    word = (event.text or "").strip().lower() if event else ""
-    if event is None or word not in LATER_EVENTS:
-        return None
-    text = f"the trigger `{word}` is not available yet: this version keeps no such records"
-    return problem(event, "not-available", text)
+def _scores(value: str) -> tuple[int, int]:
+    """A score or a range of scores, both ends included; of yes and no, as answers store them."""
+    word = value.strip().lower()
+    if word in ("yes", "no"):
+        return (1, 1) if word == "yes" else (0, 0)
+    match = re.fullmatch(r"([0-9]{1,2})(?:\s*-\s*([0-9]{1,2}))?", word)
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if low > high:
+        raise ValueError(f"`{shown(value)}` is neither a score such as 2 nor a range such as 1-2, nor yes or no")
+    return low, high
 
 
 _EVENT_SCHEMA = {
@@ -160,15 +168,39 @@ TRIGGER = Record(
         ),
         Key("at", TIME_OF_DAY, "With a `date`: the time of that day, in the business's time.", "00:00"),
         Key("after", LENGTH, "With customer.inactive, since the last order; with case.overdue, since it was opened."),
-        Key("before", LENGTH, "With a date attribute: this long before it."),
+        Key("before", LENGTH, "With a date attribute or coupon.expiring: this long before it."),
         Key("sku", _PATTERNS, "With order.*: only orders with a line of such a SKU."),
         Key("product", _PATTERNS, "With order.*: only orders with a line of such a product."),
         Key("category", _PATTERNS, "With order.* and case.*: only of such a category."),
         Key("kind", ListOf(choice(*CASE_KINDS), lone=True), "With case.*: only cases of this kind."),
         Key("outcome", ListOf(choice(*CASE_OUTCOMES), lone=True), "With case.closed: only with this outcome."),
+        Key(
+            "offer",
+            Scalar("the name of an offer", str, names="offers"),
+            "With coupon.expiring: only coupons of this offer.",
+        ),
+        Key(
+            "survey",
+            Scalar("the name of a survey", str, names="surveys"),
+            "With survey.answered: only answers to this survey.",
+        ),
+        Key(
+            "score",
+            Scalar(
+                "a score such as 2, a range such as 1-2, yes or no",
+                _scores,
+                {"anyOf": [{"type": "integer"}, {"type": "boolean"}, {"type": "string"}]},
+            ),
+            "With survey.answered, which then names the survey: only these scores.",
+        ),
+        Key("intent", ListOf(choice(*INTENTS), lone=True), "With reply.received: only replies that mean one of these."),
+        Key(
+            "to",
+            matching("CAMPAIGN or CAMPAIGN/STEP", r"[a-z0-9][a-z0-9_-]{0,59}(/[a-z0-9][a-z0-9_-]{0,59})?"),
+            "With reply.received: only replies to messages of this campaign, or of this step of it.",
+        ),
     ),
     '{event: order.delivered}, {date: 2026-11-13} or {schedule: "0 10 1 * *"}',
-    refuse=later_trigger,
 )
 
 GOAL = Record(

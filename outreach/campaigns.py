@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from outreach import keys, yamlfile
 from outreach import settings as settings_file
-from outreach.campaign_keys import CAMPAIGN, GOAL_EVENTS, LATER_EVENTS, MOST_STEPS, ORDER_WORDS, TRIGGER_KEYS
+from outreach.campaign_keys import CAMPAIGN, GOAL_EVENTS, MOST_STEPS, ORDER_WORDS, TRIGGER_KEYS
 from outreach.campaign_keys import RECORD_EVENTS as RECORD_EVENTS
 from outreach.campaign_keys import TIME_EVENTS as TIME_EVENTS
 from outreach.campaign_keys import UNTIL_WORDS as UNTIL_WORDS
@@ -29,6 +29,8 @@ from outreach.yamlfile import Node, did_you_mean, listed, problem, shown
 _THREE_DAYS = Duration(days=3)
 _THIRTY_DAYS = Duration(days=30)
 RESERVED = "manual"  # what `outreach send` sends counts as this campaign's
+ANSWERS = "answers"  # and what answers replies as this one's
+OPTED_OUT = "opted_out"  # its step that confirms an opt-out
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Trigger:
 
     event: str
     after: Duration | None = None  # customer.inactive, case.overdue
-    before: Duration | None = None  # a date of the customer
+    before: Duration | None = None  # a date of the customer, coupon.expiring
     on_date: date | None = None  # `{date: 2026-11-13}`
     attribute: str | None = None  # `{date: attributes.NAME}`
     at: time | None = None  # with on_date: business time
@@ -47,11 +49,18 @@ class Trigger:
     category: tuple[str, ...] = ()  # of order lines; of the case in case.*
     kind: tuple[str, ...] = ()  # case.*
     outcome: tuple[str, ...] = ()  # case.closed
+    survey: str | None = None  # survey.answered
+    score: tuple[int, int] | None = None  # of that survey, both ends included
+    offer: str | None = None  # coupon.expiring
+    intent: tuple[str, ...] = ()  # reply.received
+    to: str | None = None  # reply.received: campaign, or campaign/step
 
-    @property
+    @cached_property
     def subject(self) -> str:
-        """The record it fires for: order, customer, case or event (a shop event)."""
+        """The record it fires for: order, customer, case, coupon, answer, reply or event (a shop event)."""
         head = self.event.partition(".")[0]
+        if self.event == "survey.answered":
+            return "answer"
         if self.event in RECORD_EVENTS or self.event in TIME_EVENTS:
             return head
         return "customer" if self.event in ("date", "schedule") else "event"
@@ -140,6 +149,7 @@ def load(files: Mapping[str, str], settings: Settings) -> tuple[dict[str, Campai
             read[name] = campaign, node
     names = {PurePosixPath(file).stem for file in files if is_campaign_file(file)}
     found += _between(read, names)
+    found += _reply_problems(read)
     found += _cap_problems(settings, names)
     return {name: campaign for name, (campaign, _) in read.items()}, found
 
@@ -195,8 +205,9 @@ def _campaign(name: str, node: Node, settings: Settings, found: list[Problem]) -
     if not _is_name(name):
         text = f"the file's name `{shown(name)}` is no campaign name: use small letters, digits, _ and -"
         found.append(Problem(node.file, 0, 0, "campaign-name", text))
-    if name == RESERVED:
-        text = f"the name `{RESERVED}` is taken: manual sends are counted under it"
+    if name in (RESERVED, ANSWERS):
+        what = "manual sends" if name == RESERVED else "answers to replies"
+        text = f"the name `{name}` is taken: {what} are counted under it"
         found.append(Problem(node.file, 0, 0, "campaign-name", text, "give the file another name"))
     if values.get("was") == RESERVED:
         found.append(problem(node.nearest("was"), "was", f"`was: {RESERVED}` would take over what was sent by hand"))
@@ -259,10 +270,13 @@ def _trigger(values: Mapping[str, Any], node: Node, settings: Settings, found: l
         found.append(problem(node.nearest("event"), "unknown-event", text, did_you_mean(event, allowed)))
         return None
     found += _trigger_key_problems(row, heads[0], node)
+    found += _answer_problems(values, node, settings) if row == "survey.answered" else ()
+    if row == "coupon.expiring" and (offer := (values.get("offer") or "").strip()) and offer not in settings.offers:
+        found.append(_unknown_name("offer", offer, settings.offers, node.nearest("offer")))
     rest = {name: _clean(value) for name, value in values.items() if name not in ("event", "date")}
     day = values.get("date")
     attribute = day.removeprefix("attributes.") if isinstance(day, str) else None
-    return Trigger(event=event, on_date=day if isinstance(day, date) else None, attribute=attribute, **rest)
+    return Trigger(event=event, on_date=day if isinstance(day, date) else None, attribute=attribute, **_texts(rest))
 
 
 def _trigger_event(head: str, value: Any) -> tuple[str, str]:
@@ -281,9 +295,45 @@ def _trigger_key_problems(row: str, head: str, node: Node) -> Iterator[Problem]:
             yield problem(node.keys[key], "trigger", text)
     if "after" in allowed and "after" not in (node.entries or {}):
         yield problem(node, "trigger", f"the trigger `{name}` needs `after`", "such as after: 90 days")
+    if row == "coupon.expiring" and "before" not in (node.entries or {}):
+        yield problem(node, "trigger", f"the trigger `{name}` needs `before`", "such as before: 3 days")
 
 
-_ALL_TRIGGER_KEYS = frozenset(("at", "after", "before", "sku", "product", "category", "kind", "outcome"))
+def _answer_problems(values: Mapping[str, Any], node: Node, settings: Settings) -> Iterator[Problem]:
+    """What is wrong with the survey and the scores of a survey.answered trigger."""
+    name, score = values.get("survey"), values.get("score")
+    if name is None:
+        if score is not None:
+            text = "`trigger.score` means nothing without `survey`: each survey has its own scale"
+            yield problem(node.nearest("score"), "trigger", text, "add survey: NAME")
+    elif name.strip() not in settings.surveys:
+        yield _unknown_name("survey", name.strip(), settings.surveys, node.nearest("survey"))
+    elif score is not None:
+        scale = settings.surveys[name.strip()].scale
+        low, high = (0, 1) if scale == "yes_no" else (int(end) for end in scale.split("-"))
+        if not low <= score[0] <= score[1] <= high:
+            allowed = "yes or no" if scale == "yes_no" else f"the scale {scale}"
+            text = f"`trigger.score` is not on {allowed} of the survey {name.strip()}"
+            yield problem(node.nearest("score"), "trigger", text)
+
+
+_ALL_TRIGGER_KEYS = frozenset(
+    (
+        "at",
+        "after",
+        "before",
+        "sku",
+        "product",
+        "category",
+        "kind",
+        "outcome",
+        "survey",
+        "score",
+        "intent",
+        "to",
+        "offer",
+    )
+)
 
 
 # --- the steps -------------------------------------------------------------------------------------------------------
@@ -320,11 +370,6 @@ def _step_problems(values: Mapping[str, Any], node: Node, settings: Settings) ->
         yield _unknown_name("survey", survey.strip(), settings.surveys, node.nearest("survey"))
     if offer is not None and offer.strip() not in settings.offers:
         yield _unknown_name("offer", offer.strip(), settings.offers, node.nearest("offer"))
-    elif offer is not None and not settings.offers[offer.strip()].shared_code:
-        text = (
-            f"the offer `{offer.strip()}` has codes of its own for each customer: only shared codes can be sent so far"
-        )
-        yield problem(node.nearest("offer"), "not-available", text, "write codes: {shared: CODE} in the offer")
 
 
 def _unknown_name(what: str, name: str, known: Mapping[str, object], node: Node) -> Problem:
@@ -380,6 +425,9 @@ def _rule_problems(campaign: Campaign, node: Node, settings: Settings, zone: Zon
     if trigger.event == "customer.inactive" and trigger.after and not trigger.after.is_calendar:
         text = f"`trigger.after`: inactivity is counted in whole days, not in {trigger.after}"
         yield problem(node.nearest("trigger", "after"), "trigger", text)
+    if trigger.event == "coupon.expiring" and campaign.backfill:
+        text = "`backfill` takes up what has happened, and a coupon that has expired needs no reminder"
+        yield problem(node.nearest("backfill"), "trigger", text, "take `backfill` away")
     if trigger.before and not trigger.before.is_calendar:
         text = f"`trigger.before` is counted in whole days, not in {trigger.before}"
         yield problem(node.nearest("trigger", "before"), "trigger", text)
@@ -394,10 +442,7 @@ def _instant(moment: date | datetime, zone: ZoneInfo) -> datetime:
 def _goal_problems(campaign: Campaign, node: Node, settings: Settings) -> Iterator[Problem]:
     goal = campaign.goal
     allowed = (*GOAL_EVENTS, *settings.events)
-    if goal.event in LATER_EVENTS:
-        text = f"the goal `{goal.event}` is not available yet: this version keeps no such records"
-        yield problem(node.nearest("goal", "event"), "not-available", text)
-    elif goal.event not in allowed:
+    if goal.event not in allowed:
         text = f"unknown goal `{shown(goal.event)}`: allowed are {listed(allowed)}"
         yield problem(node.nearest("goal", "event"), "unknown-event", text, did_you_mean(goal.event, allowed))
     first, last = (pick(step.after.clock for step in campaign.steps) for pick in (min, max))
@@ -455,9 +500,20 @@ def _between(read: Mapping[str, tuple[Campaign, Node]], names: set[str]) -> Iter
         former.setdefault(campaign.was, name)
 
 
+def _reply_problems(read: Mapping[str, tuple[Campaign, Node]]) -> Iterator[Problem]:
+    """Triggers on replies to a campaign, or a step, that is not there."""
+    for campaign, node in read.values():
+        name, _, step = (campaign.trigger.to or "").partition("/")
+        at = node.nearest("trigger").nearest("to")
+        if name and name not in read:
+            yield problem(at, "trigger", f"`trigger.to`: there is no campaign {name}", did_you_mean(name, list(read)))
+        elif step and step not in (ids := [one.id for one in read[name][0].steps]):
+            yield problem(at, "trigger", f"`trigger.to`: {name} has no step {step}", did_you_mean(step, ids))
+
+
 def _cap_problems(settings: Settings, names: set[str]) -> Iterator[Problem]:
     for cap in settings.caps:
-        if cap.campaign and cap.campaign not in (*names, RESERVED):
+        if cap.campaign and cap.campaign not in (*names, RESERVED, ANSWERS):
             file, line, column = settings_file.position(settings, "caps")
             text = f"a cap names the campaign `{cap.campaign}`, which does not exist"
             yield Problem(file, line, column, "cap", text, did_you_mean(cap.campaign, list(names)), warning=True)

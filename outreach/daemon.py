@@ -25,7 +25,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outreach import alerts, dispatcher, importer, inbox, planner, reconciler, sources, store
+from outreach import alerts, dispatcher, importer, inbox, mailbox, planner, reconciler, sources, store
 from outreach.channels import Channels
 from outreach.errors import ListenError, OutreachError
 from outreach.logs import place, say, to_stderr
@@ -48,6 +48,7 @@ class Action(StrEnum):
     PLANNED = "planned"
     DISPATCHED = "dispatched"
     RECEIVED = "received"  # what came back was made facts and replies
+    FETCHED = "fetched"  # new mail was read from the mailbox
     RECONCILED = "reconciled"  # messages in doubt were looked for
     ALERTED = "alerted"  # something began that a person should know, or is over
     UNTOLD = "untold"  # an alert did not get through; it is tried again
@@ -143,7 +144,7 @@ def _until_stopped(daemon: Daemon) -> None:
 
 def _every(settings: Settings, stage: str) -> Duration:
     """How often a stage runs; the settings have no say in how often somebody looks after the others."""
-    return settings.clock.get(stage, ALERT_EVERY) if stage == "alert" else settings.clock[stage]
+    return settings.clock.get(stage, ALERT_EVERY) if stage in ("alert", "mail") else settings.clock[stage]
 
 
 def _finish(daemon: Daemon) -> None:
@@ -225,6 +226,11 @@ def _receive(daemon: Daemon) -> None:
     _say_if_any(Action.RECEIVED, counts)
 
 
+def _mail(daemon: Daemon) -> None:
+    counts = mailbox.fetch(daemon.db, daemon.settings, _now(), stop=daemon.stop.is_set).as_json()
+    _say_if_any(Action.FETCHED, counts)
+
+
 def _reconcile(daemon: Daemon) -> None:
     counts = reconciler.reconcile(
         daemon.db, daemon.settings, _now(), channels=daemon.asking, stop=daemon.stop.is_set
@@ -237,7 +243,7 @@ def _alert(daemon: Daemon) -> None:
     counts = alerts.watch(daemon.db, daemon.settings, _now())
     for one in counts.untold:
         say(Action.UNTOLD, logging.WARNING, by=one.by, alarm=one.alarm, why=one.why)
-    changed = counts.begun or counts.over or counts.told
+    changed = counts.begun or counts.over or counts.told or counts.overdue
     say(Action.ALERTED, logging.INFO if changed else logging.DEBUG, counts=counts.as_json())
 
 
@@ -247,6 +253,7 @@ STAGES: Mapping[str, Callable[[Daemon], None]] = {
     "dispatch": _dispatch,
     "receive": _receive,
     "reconcile": _reconcile,
+    "mail": _mail,
     "alert": _alert,
 }
 

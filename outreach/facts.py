@@ -18,9 +18,10 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Select, Table, and_, bindparam, func, or_, select, type_coerce
 
 from outreach import arms
-from outreach.campaigns import Campaign, Step, Trigger
+from outreach.campaigns import ANSWERS, OPTED_OUT, Campaign, Step, Trigger
 from outreach.gates import ContactFacts, Facts, Rules
 from outreach.models import (
+    Answer,
     CampaignState,
     Case,
     Consent,
@@ -55,7 +56,7 @@ ORDER_WORDS = {
 _customers, _stats, _contacts = table(Customer), table(CustomerStats), table(Contact)
 _orders, _lines, _cases, _shop_events = table(Order), table(OrderLine), table(Case), table(ShopEvent)
 _consents, _suppressions, _messages = table(Consent), table(Suppression), table(Message)
-_events, _states = table(MessageEvent), table(CampaignState)
+_events, _states, _answers = table(MessageEvent), table(CampaignState), table(Answer)
 
 
 @dataclass(slots=True)  # not frozen: see gates.Facts
@@ -73,6 +74,8 @@ class Item:
     refused: frozenset[str] = frozenset()
     message_id: int | None = None
     arm: str = "contact"
+    contact_id: int | None = None  # the only one that it may go to; None: whichever the customer has
+    written: tuple[str, str] | None = None  # subject and text, where no template makes them
 
 
 def rules(item: Item) -> Rules:
@@ -86,6 +89,8 @@ def rules(item: Item) -> Rules:
         expires_at=item.expires_at,
         unless=item.step.unless,
         stop_when=item.campaign.stop_when,
+        contact_id=item.contact_id,
+        confirms=item.campaign.name == ANSWERS and item.step.id == OPTED_OUT,
     )
 
 
@@ -532,7 +537,8 @@ def contexts(connection: Connection, settings: Settings, items: Sequence[Item]) 
     orders = _orders_with_lines(connection, own | last)
     cases = _rows(connection, _cases, {i.record_id for i in items if i.campaign.trigger.subject == "case"})
     shop_events = _rows(connection, _shop_events, {i.record_id for i in items if i.campaign.trigger.subject == "event"})
-    return [_context(settings, item, people, orders, cases, shop_events) for item in items]
+    answers = _rows(connection, _answers, {i.record_id for i in items if i.campaign.trigger.subject == "answer"})
+    return [_context(settings, item, people, orders, cases, shop_events, answers) for item in items]
 
 
 def _context(
@@ -542,6 +548,7 @@ def _context(
     orders: Mapping[int, dict[str, Any]],
     cases: Mapping[int, Mapping[str, Any]],
     shop_events: Mapping[int, Mapping[str, Any]],
+    answers: Mapping[int, Mapping[str, Any]],
 ) -> dict[str, Any]:
     context: dict[str, Any] = {"business": settings.business}
     if person := people.get(item.customer_id):
@@ -555,7 +562,16 @@ def _context(
     elif subject == "event" and record in shop_events:
         row = shop_events[record]
         context["event"] = {**row["attributes"], "name": row["name"], "at": row["at"]}
+    elif subject == "answer" and record in answers:
+        context["answer"] = _answer(answers[record])
     return context
+
+
+def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: row[name] for name in ("survey", "scale", "score")}
+    known["satisfied"] = row["satisfied_from"] <= row["score"] <= row["satisfied_to"]
+    known["at"] = row["changed_at"]
+    return known | ({"comment": row["comment"]} if row["comment"] else {})
 
 
 def _customer(settings: Settings, person: Mapping[str, Any], orders: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

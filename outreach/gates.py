@@ -73,6 +73,8 @@ class Rules:
     expires_at: datetime
     unless: tuple[str, ...] = ()
     stop_when: tuple[str, ...] = ()
+    contact_id: int | None = None  # of an answer: whoever wrote, and nobody else
+    confirms: bool = False  # the one confirmation of an opt-out
 
 
 @dataclass(frozen=True)
@@ -126,30 +128,45 @@ def _question(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> 
     free: dict[str, ContactFacts] = {}
     permitted: dict[str, ContactFacts] = {}
     for channel in rules.channels:
-        if (one := facts.contacts.get(channel)) is not None:
+        one = facts.contacts.get(channel)
+        if one is not None and rules.contact_id in (None, one.contact_id):
             usable[channel] = one
-            if not _is_suppressed(one, channel, rules.purpose):
+            if not _is_suppressed(one, channel, rules):
                 free[channel] = one
                 if _consents(one, rules.purpose):
                     permitted[channel] = one
     return _Question(facts, rules, settings, now, usable, free, permitted)
 
 
-def _is_suppressed(contact: ContactFacts, channel: str, purpose: str) -> bool:
-    """Whether an entry in force blocks the purpose on the channel (the scopes of DESIGN 3.4)."""
-    for scope, said_on in contact.suppressions:
+_ASKED_FOR = ("transactional", "answer")  # purposes that need no consent
+
+
+def _is_suppressed(contact: ContactFacts, channel: str, rules: Rules) -> bool:
+    """
+    Whether an entry in force blocks the message on the channel (the scopes of DESIGN 3.4).
+
+    The confirmation of an opt-out passes the two entries that the opt-out itself made.
+    """
+    entries = set(contact.suppressions)
+    if rules.confirms and (Scope.CONTACT, channel) in entries:
+        entries -= {(Scope.CONTACT, channel), (Scope.ADDRESS, channel)}
+    for scope, said_on in entries:
         if scope == Scope.ADDRESS and said_on in ("", channel):
             return True
-        if scope == Scope.CONTACT and (purpose != "transactional" or said_on in ("", channel)):
+        if (
+            scope == Scope.CONTACT
+            and not rules.confirms
+            and (rules.purpose not in _ASKED_FOR or said_on in ("", channel))
+        ):
             return True
-        if scope == Scope.MARKETING and purpose == "marketing":
+        if scope == Scope.MARKETING and rules.purpose == "marketing":
             return True
     return False
 
 
 def _consents(contact: ContactFacts, purpose: str) -> bool:
     """Whether the contact's consent suffices: granted for marketing, not revoked for service, any for transactional."""
-    if purpose == "transactional":
+    if purpose in _ASKED_FOR:
         return True
     return contact.consent == "granted" or (purpose == "service" and contact.consent != "revoked")
 
@@ -231,7 +248,9 @@ def _hours_of(channel: str, settings: Settings) -> WeekHours:
 
 def _hours(q: _Question) -> Defer | End | None:
     chosen = q.chosen
-    if chosen is None or (q.rules.purpose == "transactional" and chosen[0] not in ("call", "sms")):
+    if chosen is None or q.rules.purpose == "answer":
+        return None
+    if q.rules.purpose == "transactional" and chosen[0] not in ("call", "sms"):
         return None
     zones = q.facts.zones or ((q.settings.business.timezone,) if q.settings.unknown_zone == "business" else ())
     if not zones:
@@ -245,7 +264,7 @@ def _hours(q: _Question) -> Defer | End | None:
 
 def _caps(q: _Question) -> Defer | End | None:
     chosen = q.chosen
-    if chosen is None or q.rules.purpose == "transactional":
+    if chosen is None or q.rules.purpose in _ASKED_FOR:
         return None
     channel, contact = chosen
     sent = q.facts.sent.get(contact.contact_id, ())
@@ -261,7 +280,12 @@ def _caps(q: _Question) -> Defer | End | None:
 
 def _concerns(cap: Cap, purpose: str, channel: str, campaign: str) -> bool:
     """Whether a message with these words is one that the cap limits and counts."""
-    return cap.purpose in (None, purpose) and cap.channel in (None, channel) and cap.campaign in (None, campaign)
+    return (
+        purpose != "answer"
+        and cap.purpose in (None, purpose)
+        and cap.channel in (None, channel)
+        and cap.campaign in (None, campaign)
+    )
 
 
 def _in_words(cap: Cap) -> str:
@@ -423,6 +447,6 @@ def why(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> list[t
 def valid_until(channel: str, found: Facts, rules: Rules, settings: Settings, now: datetime) -> datetime:
     """Until when a message let go at `now` may still arrive: the end of its sending hours, and its expiry."""
     zones = found.zones or (settings.business.timezone,)
-    if rules.purpose == "transactional" and channel not in ("call", "sms"):
+    if rules.purpose == "answer" or (rules.purpose == "transactional" and channel not in ("call", "sms")):
         return rules.expires_at
     return min(rules.expires_at, timing.closing(now, _hours_of(channel, settings), zones))

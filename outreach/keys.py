@@ -62,7 +62,6 @@ class Record:
 
     keys: tuple[Key, ...]
     form: str  # what it looks like, for error texts
-    refuse: Callable[[Node], Problem | None] | None = None  # a reason not to look at the keys at all
 
     @property
     def what(self) -> str:
@@ -108,6 +107,7 @@ SECRETS = {
     "password": "SMTP_PASSWORD",
     "passwd": "SMTP_PASSWORD",
     "smtp_password": "SMTP_PASSWORD",
+    "imap_password": "IMAP_PASSWORD",
     "api_key": "SENDGRID_API_KEY",
     "apikey": "SENDGRID_API_KEY",
     "sendgrid_api_key": "SENDGRID_API_KEY",
@@ -192,9 +192,6 @@ def _read_map(kind: MapOf, node: Node, name: str, problems: list[Problem]) -> di
 
 def read_record(kind: Record, node: Node, name: str, problems: list[Problem]) -> dict[str, Any]:
     """The values of the keys that are there and right; everything else is in `problems`."""
-    if kind.refuse and (refused := kind.refuse(node)):
-        problems.append(refused)
-        return {}
     if node.entries is None and not node.is_null:
         problems.append(problem(node, "wrong-shape", f"`{name}` takes {kind.form}"))
         return {}

@@ -89,6 +89,7 @@ class Reason(StrEnum):
     CUSTOMER_GONE = "customer_gone"  # the customer was merged into another or erased
     ENDED = "ended"  # the campaign's `ends` has passed
     ONLY_TO = "only_to"  # a rehearsal (`only_to`) is on and the address is not in it
+    NO_COUPON = "no_coupon"  # the customer may have no coupon of the step's offer: has had it, or has a better one
     REFUSED = "refused"  # the provider refused the address for good
     TEXT_REFUSED = "text_refused"  # the provider refused this very text
     GAVE_UP = "gave_up"  # refused for now too often, or nobody answered the phone
@@ -292,7 +293,7 @@ class Case(SQLModel, table=True):
         ),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
-    external_id: str = Field(unique=True)
+    external_id: str = Field(unique=True)  # the shop's; `oc-…` where we opened it
     customer_id: int = Field(sa_type=BigId)
     order_id: int | None = Field(default=None, sa_type=BigId)
     kind: str  # complaint | cancellation | return | refund | question
@@ -305,6 +306,28 @@ class Case(SQLModel, table=True):
     note: str | None = None
     attributes: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     row_hash: bytes = b""
+    due_at: datetime | None = Field(default=None, sa_type=UtcTime)  # its target time, fixed when it is opened
+    assignee: str | None = None  # who of the shop looks after it
+    opened_by: str = Field(
+        default="import", sa_column_kwargs={"server_default": "import"}
+    )  # reply | page | import | person
+    reply_id: int | None = Field(default=None, sa_type=BigId)  # that opened it
+    message_id: int | None = Field(default=None, sa_type=BigId)  # that the reply or the page answers
+    reopened: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # times
+
+
+class CaseNote(SQLModel, table=True):
+    """One line of a case's log: what was done, by whom; never changed."""
+
+    __tablename__ = "case_notes"
+    __table_args__ = (Index("ix_case_notes_case", "case_id"),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    case_id: int = Field(sa_type=BigId)
+    key: str = Field(unique=True)  # of what made it: the same again writes nothing
+    at: datetime = Field(sa_type=UtcTime)
+    kind: str  # opened | noted | assigned | answered | closed | reopened | overdue
+    text: str = Field(default="", sa_type=Text)
+    by: str = ""  # reply, page, import, overdue, or who of the shop
 
 
 class ShopEvent(SQLModel, table=True):
@@ -370,7 +393,7 @@ class Fresh(SQLModel, table=True):
     __tablename__ = "fresh"
     __table_args__ = (Index("ix_fresh_kind", "kind", "id"), {"sqlite_autoincrement": True})  # an id never comes back
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
-    kind: str  # order.placed … order.refunded, customer.created, customer.last_order, customer.dates, case.opened, case.closed, event.NAME
+    kind: str  # order.placed … order.refunded, customer.created, customer.last_order, customer.dates, case.opened, case.closed, survey.answered, reply.received, event.NAME
     record_id: int = Field(sa_type=BigId)  # of the order, customer, case or shop event
     customer_id: int = Field(sa_type=BigId)
     at: datetime | None = Field(sa_type=UtcTime)  # None: the time was cleared
@@ -548,7 +571,7 @@ class MessageContent(SQLModel, table=True):
 
 
 class MessageEvent(SQLModel, table=True):
-    """A later fact about a message: delivered, bounced, opened, clicked, replied, answered, reached, complained, opted_out, coupon_redeemed."""
+    """A later fact about a message: delivered, bounced, opened, clicked, replied, rated (a reply that answers a survey), auto_replied (a machine wrote), answered, reached, complained, opted_out, coupon_redeemed."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -622,6 +645,71 @@ class Reply(SQLModel, table=True):
     labels: list[str] | None = Field(default=None, sa_column=Column(JSON))  # what a person says it means
 
 
+class ReplyAnswer(SQLModel, table=True):
+    """What answers a reply; it goes out as a message of the campaign `answers` whose record it is."""
+
+    __tablename__ = "reply_answers"
+    __table_args__ = (
+        Index("ix_reply_answers_contact", "contact_id", "at"),
+        Index("ix_reply_answers_reply", "reply_id"),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    key: str = Field(unique=True)  # of what it answers and how: never twice
+    kind: str  # opted_out | person | automatic
+    reply_id: int = Field(sa_type=BigId)
+    customer_id: int = Field(sa_type=BigId)
+    contact_id: int = Field(sa_type=BigId)  # who wrote, and nobody else, gets it
+    channel: str  # that the reply came by
+    template: str = ""  # empty: the text below
+    subject: str = ""  # of an e-mail
+    text: str = Field(default="", sa_type=Text)
+    by: str = ""  # who of the shop
+    menu: str = ""  # of an automatic answer: which of the options in replies.yaml the next choice is from
+    at: datetime = Field(sa_type=UtcTime)
+
+
+class Answer(SQLModel, table=True):
+    """
+    What a customer answered to a survey on one occasion.
+
+    Within a day of the first answer the latest one stands, as the `answered` events tell; afterwards
+    nothing changes. Scale and satisfied scores are those in force when it was given.
+    """
+
+    __tablename__ = "answers"
+    __table_args__ = (
+        UniqueConstraint("survey", "customer_id", "occasion", name="uq_answers_occasion"),
+        Index("ix_answers_customer", "customer_id", "kind", "changed_at"),
+        Index("ix_answers_changed", "changed_at"),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    survey: str
+    customer_id: int = Field(sa_type=BigId)
+    occasion: str  # of the message that asked
+    kind: str  # csat | nps
+    scale: str  # 1-5 | 1-10 | 0-10 | yes_no
+    score: int  # yes is 1, no is 0
+    satisfied_from: int  # the scores that count as satisfied, both included; nps: those that promote
+    satisfied_to: int
+    comment: str = Field(default="", sa_type=Text)
+    channel: str  # page | click (on a score in an e-mail, confirmed on the page) | sms | whatsapp | call …
+    message_id: int | None = Field(default=None, sa_type=BigId)  # that asked
+    campaign: str = ""  # its
+    step: str = ""
+    at: datetime = Field(sa_type=UtcTime)  # of the first answer
+    changed_at: datetime = Field(sa_type=UtcTime)  # of the one that stands
+
+
+class Mailbox(SQLModel, table=True):
+    """How far a mailbox of ours has been read."""
+
+    __tablename__ = "mailboxes"
+    name: str = Field(primary_key=True)  # user, host and folder
+    uidvalidity: int = Field(sa_type=BigInteger)
+    uid: int = Field(sa_type=BigInteger)  # of the last mail that was read
+    looked_at: datetime = Field(sa_type=UtcTime)
+
+
 class MessageLink(SQLModel, table=True):
     """A short stored id behind a link in a message; reveals nothing and cannot be guessed."""
 
@@ -630,6 +718,113 @@ class MessageLink(SQLModel, table=True):
     message_id: int = Field(sa_type=BigId)
     kind: str  # unsubscribe | preferences | survey | survey_score | url
     target: str = ""  # the address, or the survey and score
+
+
+class Coupon(SQLModel, table=True):
+    """
+    One code of an offer. It has one owner at a time: the customer in its own row.
+
+    Of a code that everybody shares, each customer who was sent it has a row, whose `key` names the customer, too.
+    """
+
+    __tablename__ = "coupons"
+    __table_args__ = (
+        Index(
+            "ix_coupons_pool",
+            "offer",
+            "status",
+            "id",
+            sqlite_where=text("status IN ('made', 'live')"),
+            postgresql_where=text("status IN ('made', 'live')"),
+        ),
+        Index(
+            "ix_coupons_customer",
+            "customer_id",
+            "offer",
+            sqlite_where=text("customer_id IS NOT NULL"),
+            postgresql_where=text("customer_id IS NOT NULL"),
+        ),
+        Index("ix_coupons_issued", "offer", "issued_at"),
+        Index(
+            "ix_coupons_expiring",
+            "expires_at",
+            sqlite_where=text("status = 'issued'"),
+            postgresql_where=text("status = 'issued'"),
+        ),
+        Index(
+            "ix_coupons_replaced",
+            "replaced_by",
+            sqlite_where=text("replaced_by IS NOT NULL"),
+            postgresql_where=text("replaced_by IS NOT NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    key: str = Field(unique=True)  # the code in capitals: carts do not tell them apart
+    code: str  # as the customer reads it
+    offer: str
+    status: str  # made (not yet in the shop's cart) | live (may be given out) | issued | redeemed | void
+    uses: int = 1  # how often it may be redeemed; 0: as often as they like (shared)
+    shareable: bool = False  # whoever redeems it, its owner is credited
+    used: int = 0  # redemptions that were valid
+    customer_id: int | None = Field(default=None, sa_type=BigId)  # whose it is
+    message_id: int | None = Field(default=None, sa_type=BigId)  # that brought it first
+    made_at: datetime = Field(sa_type=UtcTime)
+    issued_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcTime)  # None: never, or not issued yet
+    redeemed_at: datetime | None = Field(default=None, sa_type=UtcTime)  # first, validly
+    order_id: int | None = Field(default=None, sa_type=BigId)  # of that first time
+    voided_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    reason: str = ""  # why it is void
+    replaced_by: int | None = Field(default=None, sa_type=BigId)  # the coupon of a better offer that made it void
+
+
+class CouponMessage(SQLModel, table=True):
+    """Which coupon a message carries, from the commit that started its sending on; no row once it certainly left without."""
+
+    __tablename__ = "coupon_messages"
+    __table_args__ = (
+        Index("ix_coupon_messages_coupon", "coupon_id"),
+        Index(
+            "ix_coupon_messages_open",
+            "message_id",
+            sqlite_where=text("NOT settled"),
+            postgresql_where=text("NOT settled"),
+        ),
+    )
+    message_id: int = Field(primary_key=True, sa_type=BigId)
+    coupon_id: int = Field(sa_type=BigId)
+    at: datetime = Field(sa_type=UtcTime)
+    settled: bool = False  # the message has ended, and the customer may have the code
+    doubted: bool = False  # a person had it sent again after a doubt: whatever becomes of it, they may have the code
+
+
+class CouponRedemption(SQLModel, table=True):
+    """One use of a code at the shop, valid or not."""
+
+    __tablename__ = "coupon_redemptions"
+    __table_args__ = (
+        Index("ix_coupon_redemptions_coupon", "coupon_id"),
+        Index("ix_coupon_redemptions_order", "order_id"),
+        Index("ix_coupon_redemptions_customer", "customer_id"),
+    )
+    id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
+    key: str = Field(unique=True)  # of the order and code, or of the event: the same one again is no second use
+    coupon_id: int | None = Field(default=None, sa_type=BigId)  # None: a shared code that they were never sent
+    offer: str
+    customer_id: int | None = Field(default=None, sa_type=BigId)  # who used it, where that is known
+    order_id: int | None = Field(default=None, sa_type=BigId)
+    at: datetime = Field(sa_type=UtcTime)
+    source: str  # order | event | person
+    verdict: str  # valid | wrong_customer | expired | over_used | void | not_issued
+    recorded_at: datetime = Field(sa_type=UtcTime)
+
+
+class OfferState(SQLModel, table=True):
+    """How many coupons of an offer are, or have been, in customers' hands: what its budget counts."""
+
+    __tablename__ = "offers"
+    name: str = Field(primary_key=True)
+    issued: int = 0
 
 
 class Rate(SQLModel, table=True):

@@ -16,17 +16,21 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, text, tuple_
 
 from outreach import conditions, facts, timing
 from outreach.campaigns import Campaign
 from outreach.models import (
+    Answer,
     Case,
+    Coupon,
     Customer,
     CustomerDate,
     CustomerStats,
     Fresh,
+    Message,
     Order,
+    Reply,
     ShopEvent,
     from_micros,
     table,
@@ -43,6 +47,8 @@ SLACK = timedelta(hours=1)  # a daylight-saving change may move a lapse by this 
 
 _customers, _stats, _dates = table(Customer), table(CustomerStats), table(CustomerDate)
 _orders, _cases, _shop_events, _fresh = table(Order), table(Case), table(ShopEvent), table(Fresh)
+_answers, _replies, _messages = table(Answer), table(Reply), table(Message)
+_coupons = table(Coupon)
 
 
 class Occasion(NamedTuple):
@@ -77,7 +83,7 @@ def fresh_kinds(campaign: Campaign) -> tuple[str, ...]:
         return ("case.opened",)
     if date_name(campaign):
         return ("customer.dates",)
-    return () if trigger.event in ("date", "schedule") else (trigger.event,)
+    return () if trigger.event in ("date", "schedule", "coupon.expiring") else (trigger.event,)
 
 
 def from_fresh(
@@ -148,6 +154,10 @@ def _record_time(subject: str, event: str) -> tuple[Any, Any]:
     """The table and the time column of a record trigger."""
     if subject == "event":
         return _shop_events, _shop_events.c.at
+    if subject == "answer":
+        return _answers, _answers.c.changed_at
+    if subject == "reply":
+        return _replies, _replies.c.at
     if event == "customer.created":
         return _customers, _customers.c.created_at
     of = _orders if subject == "order" else _cases
@@ -172,6 +182,8 @@ def from_clock(
         key = (_cases.c.opened_at, _cases.c.id)
         pages = _waited(connection, campaign, zone, state.cursor, now, _overdue_query, _overdue, key)
         yield from _came_due(pages, state, now)
+    elif trigger.event == "coupon.expiring":
+        yield from _came_due(_expiring_pages(connection, campaign, zone, state.cursor, now), state, now)
     elif name := date_name(campaign):
         yield from _came_due(_date_pages(connection, campaign, zone, name, state.cursor, now), state, now)
     elif trigger.event in ("date", "schedule"):
@@ -270,6 +282,29 @@ def _overdue(rows: Sequence[Any], campaign: Campaign, zone: str) -> list[Occasio
         Occasion(row.customer_id, row.id, f"case.overdue:{row.id}", timing.add(row.opened_at, after, zone))
         for row in rows
     ]
+
+
+def _expiring_pages(
+    connection: Connection, campaign: Campaign, zone: str, since: datetime, now: datetime
+) -> Iterator[list[Occasion]]:
+    """Pages of the coupons that nobody has redeemed and that expire so that the moment before fell in (since, now]."""
+    before, c = campaign.trigger.before, _coupons.c
+    assert before is not None  # noqa: S101 - the campaign's reader requires it
+    low, high = timing.add(since, before, zone), timing.add(now, before, zone)
+    if not all(_is_steady(at, zone) for at in (since, now, low, high)):
+        low, high = low - SLACK, high + SLACK
+    open_ones = (text("coupons.status = 'issued'"), c.expires_at > max(low, since), c.expires_at <= high)
+    query = select(c.id, c.customer_id, c.expires_at).where(*open_ones)
+    if campaign.trigger.offer:
+        query = query.where(c.offer == campaign.trigger.offer)
+    for rows in _paged(connection, query, (c.expires_at, c.id)):
+        page = [
+            Occasion(
+                row.customer_id, row.id, f"coupon.expiring:{row.id}", timing.subtract(row.expires_at, before, zone)
+            )
+            for row in rows
+        ]
+        yield [occasion for occasion in page if since < occasion.at <= now]
 
 
 def _last_date(now: datetime, zone: str) -> date:
@@ -425,7 +460,32 @@ def _fitting(connection: Connection, campaign: Campaign, occasions: Sequence[Occ
         )
         fit = {row.id for row in rows if _fits_case(campaign, row)}
         return [o for o in occasions if o.record_id in fit]
+    if trigger.subject == "answer" and trigger.survey:
+        c = _answers.c
+        rows = connection.execute(select(c.id, c.survey, c.score).where(among(c.id, [o.record_id for o in occasions])))
+        fit = {row.id for row in rows if _fits_answer(campaign, row)}
+        return [o for o in occasions if o.record_id in fit]
+    if trigger.subject == "reply" and (trigger.intent or trigger.to):
+        c = _replies.c
+        query = select(c.id, c.intents, _messages.c.campaign, _messages.c.step).outerjoin(
+            _messages, _messages.c.id == c.message_id
+        )
+        rows = connection.execute(query.where(among(c.id, [o.record_id for o in occasions])))
+        fit = {row.id for row in rows if _fits_reply(campaign, row)}
+        return [o for o in occasions if o.record_id in fit]
     return list(occasions)
+
+
+def _fits_reply(campaign: Campaign, row: Any) -> bool:
+    trigger = campaign.trigger
+    means = not trigger.intent or bool(set(trigger.intent) & set(row.intents))
+    return means and trigger.to in (None, row.campaign, f"{row.campaign}/{row.step}")
+
+
+def _fits_answer(campaign: Campaign, row: Any) -> bool:
+    trigger = campaign.trigger
+    low, high = trigger.score or (row.score, row.score)
+    return bool(row.survey == trigger.survey and low <= row.score <= high)
 
 
 def _fits_case(campaign: Campaign, row: Any) -> bool:
@@ -460,7 +520,14 @@ def where_true(
         )
         true = set(connection.execute(query).scalars())
         return {(o.customer_id, o.record_id) for o in occasions if o.customer_id in true}
-    of = {"order": _orders, "case": _cases, "event": _shop_events}[subject]
+    of = {
+        "order": _orders,
+        "case": _cases,
+        "event": _shop_events,
+        "answer": _answers,
+        "reply": _replies,
+        "coupon": _coupons,
+    }[subject]
     query = select(of.c.id).select_from(joined.join(of, of.c.customer_id == _customers.c.id))
     true = set(connection.execute(query.where(among(of.c.id, [o.record_id for o in occasions]), condition)).scalars())
     return {(o.customer_id, o.record_id) for o in occasions if o.record_id in true}

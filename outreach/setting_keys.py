@@ -85,6 +85,14 @@ DEFAULT_CLOCK = {
     "dispatch": "5 seconds",
     "receive": "2 seconds",
     "reconcile": "1 minute",
+    "mail": "1 minute",
+}
+DEFAULT_TARGETS = {
+    "complaint": "24 hours",
+    "cancellation": "24 hours",
+    "return": "3 days",
+    "refund": "3 days",
+    "question": "24 hours",
 }
 DEFAULT_SATISFIED = {"1-5": (4, 5), "1-10": (8, 10), "0-10": (8, 10)}
 RESERVED = ("order", "customer", "case", "survey", "reply", "coupon", "message", "date", "schedule")
@@ -336,6 +344,7 @@ SURVEY = Record(
         Key("codes", MapOf(text("a digit or word", 40), text("what it means", 40)), "What short answers mean."),
         Key("why", YES_NO, "Whether the reason is asked for, too.", "no"),
         Key("kind", choice("csat", "nps"), "How answers are counted up.", "csat"),
+        Key("with", ListOf(_NAME, lone=True), "Further surveys that stand on the same page, each answered on its own."),
     ),
     '{scale: 1-5, question: {es: "¿…?"}}',
 )
@@ -352,13 +361,35 @@ OFFER = Record(
                     (Key("shared", text("a code", 60), "One code for everybody.", required=True),), "{shared: CODE}"
                 ),
             ),
-            "Where the codes come from; so far only a shared code can be sent.",
+            "Where the codes come from: made by `outreach coupons make`, a file from the shop's cart, or one for all.",
             "generated",
         ),
         Key("expires", LENGTH, "How long a code is good for, from its sending."),
         Key("budget", whole(1, 10_000_000), "How many codes may be given out in all."),
         Key("minimum", _AMOUNT, "The smallest order it applies to."),
         Key("per_customer", LIMIT, "How often one customer may get it."),
+        Key(
+            "prefix",
+            matching("capital letters, digits and -, at most 12", r"[A-Z0-9][A-Z0-9-]{0,11}"),
+            "What generated codes begin with.",
+        ),
+        Key(
+            "trust",
+            YES_NO,
+            "`yes`: the cart asks outreach about codes, so each is good at once; without it only codes that"
+            " `outreach coupons activate` has marked live are given out.",
+            "no",
+        ),
+        Key(
+            "replaces", ListOf(_NAME, lone=True), "Weaker offers: whoever gets this one loses an unused code of those."
+        ),
+        Key(
+            "uses",
+            whole(1, 1_000_000),
+            "How often one code may be redeemed.",
+            "once; a shared code as often as they like",
+        ),
+        Key("shareable", YES_NO, "Whether others may redeem it, too; its owner is credited.", "no"),
     ),
     "{kind: percent, value: 10, codes: {shared: CODE}}",
 )
@@ -375,6 +406,39 @@ CATALOGUE = Record(
         Key("offers", MapOf(_NAME, OFFER), "Discounts that steps may offer."),
     ),
     "{segments: …, events: …, surveys: …, offers: …}",
+)
+
+
+def _plus_address(value: str) -> str:
+    local, at, domain = value.strip().rpartition("@")
+    if not at or not re.fullmatch(r"[A-Za-z0-9._-]{1,31}", local) or not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", domain):
+        raise ValueError(
+            f"`{shown(value)}` is not an address such as replies@shop.example, with at most 31 before the @"
+        )
+    return value.strip()
+
+
+MAILBOX = Record(
+    (
+        Key("host", text("a host name", 253), "The IMAP server; without one no mail is fetched."),
+        Key("port", whole(1, 65535), "Its port.", "993; 143 with starttls and none"),
+        Key(
+            "security",
+            choice("tls", "starttls", "none"),
+            "How the connection is protected; `none` only on your own machine or network.",
+            "tls",
+        ),
+        Key("user", text("a user name", 320), "Who logs in, with IMAP_PASSWORD."),
+        Key("folder", text("a folder's name", 200), "The folder that is read.", "INBOX"),
+        Key("mark_seen", YES_NO, "Whether mails are marked as seen once they are read.", "no"),
+        Key(
+            "reply_to",
+            Scalar("an address such as replies@shop.example", _plus_address, {"type": "string"}),
+            "Where answers to our e-mails go, with a token after a plus sign (`replies+TOKEN@shop.example`); if not "
+            "given, answers go to the sender, and are known by the message that they answer.",
+        ),
+    ),
+    "{host: imap.shop.example, user: replies@shop.example}",
 )
 
 _ESTIMATE_KEYS = (
@@ -399,6 +463,7 @@ _CLOCK_TEXTS = {
     "dispatch": "How often due messages are sent.",
     "receive": "How often events and replies are read (by providers that have any).",
     "reconcile": "How often messages in doubt are looked for (at providers that can tell).",
+    "mail": "How often new mail is fetched (from `mailbox`).",
 }
 
 SETTINGS = Record(
@@ -469,6 +534,24 @@ SETTINGS = Record(
         Key("sources", ListOf(SOURCE), "Where customers and orders come from."),
         Key("orders", Record(_ESTIMATE_KEYS, "{delivered: {else: shipped + 5 days}}"), "Times to estimate."),
         *CATALOGUE.keys,
+        Key(
+            "cases",
+            Record(
+                (
+                    Key(
+                        "targets",
+                        Record(
+                            tuple(Key(kind, LENGTH, f"For a {kind}.", most) for kind, most in DEFAULT_TARGETS.items()),
+                            "{complaint: 24 hours}",
+                        ),
+                        "How long after its opening a case should be closed; what takes longer is overdue.",
+                    ),
+                ),
+                "{targets: {complaint: 24 hours}}",
+            ),
+            "Complaints, cancellations, returns, refunds and questions.",
+        ),
+        Key("mailbox", MAILBOX, "Where answers to e-mails, bounces and complaints arrive."),
         Key("costs", MapOf(_CHANNEL, _COST), "What a message costs, in the business's currency."),
         Key(
             "alerts",

@@ -25,6 +25,7 @@ from outreach.setting_keys import (
     DEFAULT_CLOCK,
     DEFAULT_HOURS,
     DEFAULT_SATISFIED,
+    DEFAULT_TARGETS,
     NEEDED_KEYS,
     NEEDED_SECRETS,
     PROVIDER_KEYS,
@@ -35,7 +36,7 @@ from outreach.setting_keys import (
     plugged_in,
 )
 from outreach.values import WEEKDAYS, Duration, Limit, WeekHours, parse_duration, parse_week_hours
-from outreach.yamlfile import Node, listed, problem, shown
+from outreach.yamlfile import Node, did_you_mean, listed, problem, shown
 
 _TWO_YEARS = Duration(months=24)
 _ANSWER = Duration(seconds=20)
@@ -46,6 +47,9 @@ SECRETS = (
     "TWILIO_AUTH_TOKEN",
     "SMTP_PASSWORD",
     "SENDGRID_WEBHOOK_KEY",
+    "SENDGRID_INBOUND_KEY",
+    "SENDGRID_INBOUND_TOKEN",
+    "IMAP_PASSWORD",
     EVENTS_KEY,
 )
 
@@ -107,6 +111,7 @@ class Survey:
     codes: Mapping[str, str] = field(default_factory=dict)
     why: bool = False
     kind: str = "csat"  # csat | nps
+    along: tuple[str, ...] = ()  # `with:` in the file: further surveys on the same page
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,20 @@ class Offer:
     budget: int | None = None
     minimum: str | None = None
     per_customer: Limit | None = None
+    prefix: str = ""  # of generated codes
+    trust: bool = False  # the cart asks us: a code is good the moment it is given out
+    replaces: tuple[str, ...] = ()  # weaker offers, whose codes of the same customer this one voids
+    uses: int = 0  # how often one code may be redeemed; 0: once, a shared one as often as they like
+    shareable: bool = False  # whoever redeems it, its owner is credited
+
+    @property
+    def is_generated(self) -> bool:
+        return self.codes == "generated"
+
+    @property
+    def most_uses(self) -> int:
+        """How often a customer's code may be redeemed; 0: no limit."""
+        return self.uses or (0 if self.shared_code else 1)
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,23 @@ class OrderEstimates:
 
     delivered: tuple[str, Duration] | None = None
     shipped: tuple[str, Duration] | None = None
+
+
+@dataclass(frozen=True)
+class MailboxSettings:
+    """Where answers to e-mails arrive."""
+
+    host: str = ""  # of the IMAP server; empty: nothing is fetched
+    port: int | None = None
+    security: str = "tls"  # tls | starttls | none
+    user: str = ""
+    folder: str = "INBOX"
+    mark_seen: bool = False
+    reply_to: str = ""  # the address that gets a token
+
+
+def _default_targets() -> dict[str, Duration]:
+    return {kind: parse_duration(most) for kind, most in DEFAULT_TARGETS.items()}
 
 
 @dataclass(frozen=True)
@@ -161,6 +197,8 @@ class Settings:
     events: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → its fields
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     offers: Mapping[str, Offer] = field(default_factory=dict)
+    targets: Mapping[str, Duration] = field(default_factory=_default_targets)  # by kind of case: when it is overdue
+    mailbox: MailboxSettings | None = None
     costs: Mapping[str, str] = field(default_factory=dict)
     alerts: Mapping[str, str] = field(default_factory=dict)
     sms_segments: int = 2  # `check` warns above this many
@@ -230,6 +268,19 @@ def problems(settings: Settings) -> list[Problem]:
         found.append(Problem(file, line, column, "no-channel", "no channel is configured: nothing can be sent", hint))
     for name, channel in settings.channels.items():
         found += _channel_problems(settings, name, channel)
+    return [*found, *_mailbox_problems(settings)]
+
+
+def _mailbox_problems(settings: Settings) -> list[Problem]:
+    box, at = settings.mailbox, position(settings, "mailbox")
+    if box is None or not (box.host or not box.reply_to):
+        return []
+    missing = [key for key in ("host", "user") if not getattr(box, key)]
+    found = [Problem(*at, "missing-key", f"`mailbox` needs `{key}`: without it no mail is fetched") for key in missing]
+    if not missing and "IMAP_PASSWORD" not in settings.secrets:
+        text = "`mailbox`: the environment variable IMAP_PASSWORD is not set, and the mailbox needs it"
+        hint = "set it, or IMAP_PASSWORD_FILE to a file that holds it"
+        found.append(Problem(*at, "missing-secret", text, hint, warning=True))  # the daemon may have it
     return found
 
 
@@ -302,6 +353,8 @@ def _settings(workspace: Path, node: Node, environ: Mapping[str, str], found: li
         clock={name: parse_duration(every) for name, every in DEFAULT_CLOCK.items()} | values.get("clock", {}),
         sources=tuple(_source(source) for source in values.get("sources", ())),
         orders=_estimates(values.get("orders", {})),
+        targets=_default_targets() | values.get("cases", {}).get("targets", {}),
+        mailbox=MailboxSettings(**values["mailbox"]) if "mailbox" in values else None,
         places=dict(_places(node, "")),
         **values.get("limits", {}),
         **sections,
@@ -427,8 +480,10 @@ def _catalogue(values: Mapping[str, Any], node: Node, found: list[Problem]) -> d
     surveys, offers = values.get("surveys", {}), values.get("offers", {})
     for name, survey in surveys.items():
         found += _survey_problems(name, survey, node.nearest("surveys", name))
+        found += _along_problems(name, survey, surveys, node.nearest("surveys", name))
     for name, offer in offers.items():
         found += _offer_problems(name, offer, node.nearest("offers", name))
+        found += _code_problems(name, offer, offers, node.nearest("offers", name))
     wrong = len(found) > before or None in (*surveys.values(), *offers.values())
     return {
         "segments": values.get("segments", {}),
@@ -453,6 +508,7 @@ def _survey(name: str, values: Mapping[str, Any]) -> Survey:
         codes=values.get("codes", {}),
         why=values.get("why", False),
         kind=values.get("kind", "csat"),
+        along=tuple(values.get("with", ())),
     )
 
 
@@ -474,10 +530,27 @@ def _survey_problems(name: str, values: Mapping[str, Any], node: Node) -> Iterat
             yield problem(node.nearest("satisfied"), "survey", text)
 
 
+def _along_problems(name: str, values: Mapping[str, Any], surveys: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    named = values.get("with", ())
+    for index, other in enumerate(named):
+        at = node.nearest("with", index)
+        if other is None:
+            continue  # its own problem is noted already
+        if other == name:
+            yield problem(at, "survey", f"`surveys.{name}.with` names the survey itself")
+        elif other in named[:index]:
+            yield problem(at, "survey", f"`surveys.{name}.with` names `{other}` twice")
+        elif other not in surveys:
+            text = f"`surveys.{name}.with` names `{shown(other)}`, which is no survey: there are {listed(surveys)}"
+            yield problem(at, "survey", text, did_you_mean(other, list(surveys)))
+
+
 def _offer(name: str, values: Mapping[str, Any]) -> Offer:
     codes = values.get("codes", "generated")
     shared = codes.get("shared") if isinstance(codes, dict) else None
     plain = {word: value for word, value in values.items() if word != "codes"}
+    if "replaces" in plain:
+        plain["replaces"] = tuple(other for other in plain["replaces"] if other is not None)
     return Offer(name=name, shared_code=shared, codes="shared" if shared else codes, **plain)
 
 
@@ -492,3 +565,26 @@ def _offer_problems(name: str, values: Mapping[str, Any], node: Node) -> Iterato
             yield problem(node.nearest("value"), "offer", f"`offers.{name}.value`: `{shown(value)}` is not {allowed}")
     elif kind == "free_shipping" and value is not None:
         yield problem(node.nearest("value"), "offer", f"`offers.{name}`: free_shipping takes no `value`")
+
+
+def _code_problems(name: str, values: Mapping[str, Any], offers: Mapping[str, Any], node: Node) -> Iterator[Problem]:
+    """What an offer says of its codes that cannot hold together."""
+    codes = values.get("codes", "generated")
+    shared = isinstance(codes, dict)
+    if "prefix" in values and codes != "generated":
+        yield problem(node.keys["prefix"], "offer", f"`offers.{name}`: only generated codes have a `prefix`")
+    for key in ("trust", "shareable"):
+        if shared and values.get(key):
+            text = f"`offers.{name}`: `{key}` means nothing where everybody has the same code"
+            yield problem(node.keys[key], "offer", text)
+    for index, other in enumerate(values.get("replaces", ())):
+        at = node.nearest("replaces", index)
+        if other is None:
+            continue  # its own problem is noted already
+        if other == name:
+            yield problem(at, "offer", f"`offers.{name}.replaces` names the offer itself")
+        elif other not in offers:
+            text = f"`offers.{name}.replaces` names `{shown(other)}`, which is no offer: there are {listed(offers)}"
+            yield problem(at, "offer", text, did_you_mean(other, list(offers)))
+        elif name in ((offers[other] or {}).get("replaces") or ()):
+            yield problem(at, "offer", f"`offers.{name}` and `offers.{other}` replace each other")

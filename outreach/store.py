@@ -73,6 +73,7 @@ class Lock(IntEnum):
     FRESH = 2  # ids of `fresh` grow in commit order
     PLAN = 3  # one planner per campaign
     PUBLISH = 4  # one publish at a time
+    OFFER = 5  # the codes of one offer; offers are locked in the order of their names, before FRESH
 
 
 @dataclass(frozen=True)

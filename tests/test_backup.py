@@ -29,6 +29,7 @@ from outreach.models import (
     CampaignState,
     Consent,
     Contact,
+    Coupon,
     Customer,
     Fresh,
     Import,
@@ -903,6 +904,22 @@ def test_one_in_doubt_keeps_the_look_that_it_has(new_place: Callable[[str], Plac
     place.restore(place.back_up())
 
     assert [row.look_at for row in place.rows(Message)] == [NOW]
+
+
+def test_a_code_that_may_have_been_given_out_since_the_backup_goes_to_nobody_else(place: Place) -> None:
+    blank = {"offer": "back", "uses": 1, "shareable": False, "used": 0, "made_at": NOW, "reason": ""}
+    codes = [
+        {**blank, "id": n, "key": f"K{n}", "code": f"k{n}", "status": status, "customer_id": owner}
+        for n, (status, owner) in enumerate([("made", None), ("live", None), ("issued", 7), ("redeemed", 7)], 1)
+    ]
+    place.add(Coupon, *codes)
+
+    place.restore(place.back_up())
+
+    rows = place.rows(Coupon)
+    assert [row.status for row in rows] == ["void", "void", "issued", "redeemed"]
+    assert [row.voided_at for row in rows] == [LATER, LATER, None, None]
+    assert "given out after the backup" in rows[0].reason
 
 
 def test_every_campaign_is_paused_and_waits_for_a_person(place: Place) -> None:

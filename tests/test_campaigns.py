@@ -183,7 +183,7 @@ def test_every_kind_of_trigger_is_read(written: str, trigger: Trigger) -> None:
 
 ALL_EVENTS = (
     "order.placed, order.paid, order.shipped, order.delivered, order.cancelled, order.refunded, customer.created,"
-    " case.opened, case.closed, customer.birthday, customer.inactive, case.overdue, cart.abandoned"
+    " case.opened, case.closed, survey.answered, reply.received, customer.birthday, customer.inactive, case.overdue, coupon.expiring, cart.abandoned"
 )
 
 
@@ -191,17 +191,26 @@ ALL_EVENTS = (
     ("trigger", "expected"),
     [
         ("{event: order.shiped}", f"1:18: unknown event `order.shiped`: allowed are {ALL_EVENTS} (did you mean `order.shipped`?)"),
+        ("{event: survey.answered, score: 2}", "1:42: `trigger.score` means nothing without `survey`: each survey has its own scale (add survey: NAME)"),
+        ("{event: survey.answered, survey: cast}", "1:43: unknown survey `cast`: outreach.yaml has csat (did you mean `csat`?)"),
+        ("{event: survey.answered, survey: csat, score: 5-6}", "1:56: `trigger.score` is not on the scale 1-5 of the survey csat"),
+        ("{event: survey.answered, survey: csat, score: 2-1}", "1:56: `trigger.score`: `2-1` is neither a score such as 2 nor a range such as 1-2, nor yes or no"),
+        ("{event: order.placed, survey: csat}", "1:32: the trigger `order.placed` takes no `survey`: it takes sku, product, category"),
+        ("{event: reply.received, intent: sometimes}", "1:42: `trigger.intent`: `sometimes` is unknown: allowed are opt_out, opt_in, help, score, yes, no, complaint, cancellation, return, refund, question, thanks, out_of_office, other"),
+        ("{event: reply.received, to: nobody}", "1:38: `trigger.to`: there is no campaign nobody"),
+        ("{event: reply.received, to: c/nothing}", "1:38: `trigger.to`: c has no step nothing"),
+        ("{event: order.placed, to: c}", "1:32: the trigger `order.placed` takes no `to`: it takes sku, product, category"),
         (
-            "{event: survey.answered, survey: csat, score: 1-2}",
-            "1:18: the trigger `survey.answered` is not available yet: this version keeps no such records",
+            "{event: coupon.expiring}",
+            "1:10: the trigger `coupon.expiring` needs `before` (such as before: 3 days)",
         ),
         (
-            "{event: reply.received, intent: no}",
-            "1:18: the trigger `reply.received` is not available yet: this version keeps no such records",
+            "{event: coupon.expiring, before: 3 days, offer: back51}",
+            "1:58: unknown offer `back51`: outreach.yaml has back15, sorry10 (did you mean `back15`?)",
         ),
         (
-            "{event: coupon.expiring, before: 3 days}",
-            "1:18: the trigger `coupon.expiring` is not available yet: this version keeps no such records",
+            "{event: coupon.expiring, before: 90 minutes}",
+            "1:43: `trigger.before` is counted in whole days, not in 90 minutes",
         ),
         ("{event: customer.inactive}", "1:10: the trigger `customer.inactive` needs `after` (such as after: 90 days)"),
         (
@@ -292,11 +301,6 @@ def step(**keys: str) -> str:
         (step(survey="cast"), "3:64: unknown survey `cast`: outreach.yaml has csat (did you mean `csat`?)"),
         (step(offer="back51"), "3:63: unknown offer `back51`: outreach.yaml has back15, sorry10 (did you mean `back15`?)"),
         (
-            step(offer="sorry10"),
-            ("3:63: the offer `sorry10` has codes of its own for each customer: only shared codes can be sent so far"
-            " (write codes: {shared: CODE} in the offer)"),
-        ),
-        (
             step(offer="back15", purpose="service"),
             "3:63: a service message takes no offer: an offer makes it marketing (write purpose: marketing for this step)",
         ),
@@ -346,8 +350,8 @@ def test_a_wrong_step_is_named_with_its_place(text: str, expected: str | None) -
         (PLACED + STEPS + "purpose: service\nholdout: 5%", ["4:10: warning: a holdout keeps service messages from some of the customers they serve"]),
         (PLACED + STEPS + "goal: {event: order.plaiced}", [
             ("3:15: unknown goal `order.plaiced`: allowed are order.placed, order.paid, order.shipped, order.delivered,"
-            " order.cancelled, order.refunded, case.closed, cart.abandoned (did you mean `order.placed`?)")]),
-        (PLACED + STEPS + "goal: {event: survey.answered}", ["3:15: the goal `survey.answered` is not available yet: this version keeps no such records"]),
+            " order.cancelled, order.refunded, case.closed, survey.answered, cart.abandoned (did you mean `order.placed`?)")]),
+        (PLACED + STEPS + "goal: {event: survey.answered}", []),
         (PLACED + "goal: {within: 5 days}\nsteps:\n- {id: a, after: 1 day, channel: sms, template: x}\n- {id: b, after: 6 days, channel: sms, template: x}", [
             ("2:16: the goal's window of 5 days closes before the last step, 5 days in (make `goal: {within: …}` longer,"
             " counted from the first step)")]),

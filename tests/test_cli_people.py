@@ -43,15 +43,31 @@ def test_the_stage_by_hand_and_the_replies_it_made(heard: Run) -> None:
     assert "Handled" in done(heard("tick", "receive")).out
 
     (reply,) = done(heard("replies", "list", "--json")).json["replies"]
-    assert {name: reply[name] for name in ("customer", "channel", "text", "intents", "score", "case")} == {
-        "customer": "ana", "channel": "sms", "text": TEXT, "intents": [], "score": None, "case": None,
+    assert {name: reply[name] for name in ("customer", "channel", "text", "intents", "score")} == {
+        "customer": "ana", "channel": "sms", "text": TEXT, "intents": ["question"], "score": None,
     }  # fmt: skip
+    assert reply["case"].startswith("oc-")
     assert {"id", "received_at", "message", "order"} <= reply.keys()
     shown = done(heard("replies", "list", "--customer", "ana", "--channel", "sms", "--limit", "1")).out
     assert "¿Cuándo llega" in shown
     assert "\x1b" not in shown
     assert done(heard("replies", "list", "--channel", "email", "--json")).json == {"replies": []}
     assert heard("replies", "list", "--customer", "zoe").code == 1
+
+
+def test_a_reply_is_answered_and_labelled(heard: Run) -> None:
+    done(heard("tick", "receive"))
+    (reply,) = done(heard("replies", "list", "--unanswered", "--json")).json["replies"]
+    number = str(reply["id"])
+
+    assert heard("replies", "answer", number, "--text", "a", "--template", "b", "--yes").code == 1
+    assert heard("replies", "answer", "99", "--text", "a", "--yes").code == 1
+    answered = done(heard("replies", "answer", number, "--text", "Mañana.", "--yes", "--json")).json
+    assert (answered["status"], answered["channel"], answered["new"]) == ("sent", "sms", True)
+    assert "not sent twice" in done(heard("replies", "answer", number, "--text", "Mañana.", "--yes")).out
+    assert done(heard("replies", "list", "--unanswered", "--json")).json == {"replies": []}
+    assert done(heard("replies", "label", number, "refund", "question")).out == f"Reply {number}: refund, question.\n"
+    assert heard("replies", "label", number, "angry").code == 1
 
 
 def test_consent_is_shown_and_changed(sent: Run) -> None:

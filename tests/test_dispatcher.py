@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from outreach import channels, facts, gates, releases, store
+from outreach import channels, clocks, facts, gates, releases, store
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.channels import Outcome, Outgoing, Receipt, Silent
-from outreach.dispatcher import DispatchCounts, claiming, committing, dispatch, handing
+from outreach.dispatcher import DispatchCounts, claiming, committing, dispatch
 from outreach.errors import ChannelError
 from outreach.facts import Item
 from outreach.models import (
@@ -712,7 +712,7 @@ def test_a_channel_that_breaks_is_recorded_before_the_error_is_seen(
 @pytest.mark.parametrize("which", [0, 1], ids=["wall clock", "boot clock"])
 def test_a_sender_that_slept_hands_nothing_more_over(shop: Shop, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
     clock = [1000.0, 50.0]
-    monkeypatch.setattr(handing, "clocks", lambda: tuple(clock))
+    monkeypatch.setattr(clocks, "read", lambda: tuple(clock))
 
     def slow(number: int, message: Outgoing) -> Receipt:
         clock[which] += 20
@@ -859,7 +859,7 @@ def test_a_tick_that_takes_minutes_judges_each_chunk_by_its_own_minute(
 ) -> None:
     shop.settings = replace(shop.settings, sending_hours={"default": WeekHours(((0, 9 * 60 + 2),) * 7)})  # in Mexico
     passed = [0.0]
-    monkeypatch.setattr(handing, "clocks", lambda: (passed[0], passed[0]))
+    monkeypatch.setattr(clocks, "read", lambda: (passed[0], passed[0]))
 
     def slow(number: int, message: Outgoing) -> Receipt:
         passed[0] += 70

@@ -102,6 +102,8 @@ def test_the_pages_that_a_newcomer_needs_are_there() -> None:
 
     assert tasks == {
         "add-a-provider",
+        "answer-replies",
+        "ask-customers-and-use-their-answers",
         "back-up-and-restore",
         "be-told-when-something-is-wrong",
         "call-and-visit",
@@ -109,12 +111,14 @@ def test_the_pages_that_a_newcomer_needs_are_there() -> None:
         "erase-or-export-a-customer",
         "import-your-records",
         "move-to-postgresql",
+        "offer-coupons",
         "pause-and-cancel",
         "preview-a-message",
         "publish-and-roll-back",
         "put-the-pages-on-the-web",
         "read-replies-and-opt-outs",
         "read-the-retention-report",
+        "receive-replies-by-e-mail",
         "rehearse-safely",
         "rehearse-with-fake-providers",
         "run-as-a-service",
@@ -124,6 +128,7 @@ def test_the_pages_that_a_newcomer_needs_are_there() -> None:
         "settle-messages-in-doubt",
         "send-sms-whatsapp-and-messenger-by-twilio",
         "what-happens-when-a-provider-fails",
+        "work-through-cases",
         "write-a-campaign",
         "write-a-template",
     }

@@ -12,12 +12,16 @@ import pytest
 from sqlalchemy import insert, select
 from sqlmodel import SQLModel
 
-from outreach import customers, dispatcher, inbox, planner, store
+from outreach import answering, coupons, customers, dispatcher, inbox, planner, store, surveys
+from outreach import cases as work
 from outreach.customers.holdings import ABOUT_NOBODY, HOLDINGS
 from outreach.errors import NotFound
 from outreach.models import (
+    Answer,
     Case,
     Contact,
+    Coupon,
+    CouponMessage,
     Customer,
     Message,
     MessageContent,
@@ -32,7 +36,7 @@ from outreach.models import (
     table,
 )
 from outreach.reports.retention import retention
-from outreach.settings import Settings
+from outreach.settings import Settings, Survey
 from outreach.store import Database
 from tests.conftest import NOW
 from tests.shop import customer, feed, order, publish, rows_of, shop_settings
@@ -97,6 +101,20 @@ def shop(db: Database, tmp_path: Path) -> Settings:
             "value": f"<{EMAIL}>",
         }
         connection.execute(insert(table(Reject)).values(**rejected))
+        asked = dataclasses.replace(settings, surveys={"csat": Survey("csat", "1-5")})
+        answer = surveys.Given("csat", own.id, mail.occasion, mail.id, 2, "page", NOW, "Quetzalli gritó")
+        assert surveys.record(connection, asked, NOW, answer)
+        coupon = {"id": 1, "key": "UNO", "code": "UNO", "offer": "back", "status": "issued", "uses": 1, "used": 0}
+        coupon |= {"customer_id": own.id, "message_id": mail.id, "made_at": NOW, "issued_at": NOW, "reason": ""}
+        connection.execute(insert(table(Coupon)).values(**coupon, shareable=False))
+        carried = {"message_id": mail.id, "coupon_id": 1, "at": NOW, "settled": True, "doubted": False}
+        connection.execute(insert(table(CouponMessage)).values(**carried))
+        use = coupons.Use("order:o79:UNO", "UNO", NOW, "order", own.id)
+        assert coupons.record(connection, asked, NOW, [use]) == {"order:o79:UNO": coupons.Verdict.VALID}
+    work.note(db, NOW, "k1", "Quetzalli gritó otra vez", "maria")
+    said = rows_of(db, Reply, customer_id=own.id)[0]
+    answered = answering.answer(db, settings, LATER, said.id, text="Hola, Quetzalli")
+    assert dispatcher.dispatch(db, settings, LATER, only=("answers", answered.id)).sent == 1
     planner.plan(db, settings, NOW + timedelta(minutes=61))
     inbox.accept(
         db, settings, LATER, "twilio", [written("otra vez Quetzalli", PHONE, number=5)]
@@ -122,10 +140,21 @@ def told(db: Database, *but: str) -> set[tuple[str, str]]:
 def figures(db: Database) -> Any:
     """What every report about orders, messages and answers is made of."""
     counts = {}
-    for model in (Order, Message, MessageEvent, Reply, Case, MessageContent):
+    for model in (Order, Message, MessageEvent, Reply, Case, MessageContent, Answer):
         rows = [dict(row._mapping) for row in rows_of(db, model)]
-        kept = ("status", "kind", "total", "counted", "segments", "channel", "campaign", "customer_id", "placed_at")
-        counts[model.__name__] = [{name: row[name] for name in kept if name in row} for row in rows]
+        kept = {
+            "status",
+            "kind",
+            "total",
+            "counted",
+            "segments",
+            "channel",
+            "campaign",
+            "customer_id",
+            "placed_at",
+            "score",
+        }
+        counts[model.__name__] = [{name: row[name] for name in row.keys() & kept} for row in rows]
     return counts
 
 

@@ -288,7 +288,7 @@ def test_a_word_inside_a_sentence_is_no_final_opt_out(text: str, db: Database, s
         ("baja", "opt_out"), ("Darme de baja, gracias", "opt_out"), ("NO MAS", "opt_out"), ("não quero", "opt_out"),
         ("NAO QUERO", "opt_out"), ("sair", "opt_out"), ("Cancelar", "opt_out"), ("opt-out", "opt_out"),
         ("START", "opt_in"), ("alta", "opt_in"), ("AYUDA", "help"), ("hola", ""), ("", ""), ("por favor", ""),
-        ("stop " * 40, ""),
+        ("stop " * 40, "opt_out"), ("no me manden más mensajes porfa", "opt_out"), ("quiero recibir", ""),
     ],
 )  # fmt: skip
 def test_whole_messages_are_read_whatever_their_spelling(text: str, meaning: str) -> None:
@@ -479,7 +479,7 @@ def test_a_reply_is_matched_to_customer_message_and_order(db: Database, shop: Se
     (reply,) = rows_of(db, Reply)
     assert (counts.replies, counts.strangers) == (1, 0)
     assert (reply.customer_id, reply.message_id, reply.order_id) == (of.customer_id, of.id, of.record_id)
-    assert (reply.text, reply.channel, reply.at, reply.intents) == ("¿Cuándo llega?", "sms", LATER, [])
+    assert (reply.text, reply.channel, reply.at, reply.intents) == ("¿Cuándo llega?", "sms", LATER, ["question"])
 
 
 def test_a_reply_goes_to_the_latest_message_on_its_channel_sent_by_then(db: Database, shop: Settings) -> None:

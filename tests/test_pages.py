@@ -167,7 +167,7 @@ def test_a_forged_form_without_the_token_reaches_nobody(db: Database, tmp_path: 
 def test_a_body_too_large_for_a_form_is_refused(db: Database, tmp_path: Path, serve: Serve) -> None:
     site = begun(serve, db, shop_settings(tmp_path))
 
-    assert site.http.post(site.link(), data={"a": "x" * 20_000}).status_code == 413
+    assert site.http.post(site.link(), data={"a": "x" * 70_000}).status_code == 413
     assert count(db, Suppression) == 0
 
 

@@ -698,7 +698,7 @@ def test_a_file_whose_name_names_no_channel_is_an_error() -> None:
 
 
 def test_every_documented_name_can_be_rendered_from_the_sample_facts() -> None:
-    subjects = ("order", "case", "event", "offer")
+    subjects = ("order", "case", "event", "answer", "offer")
     facts = sample_facts(subjects)
     checked = 0
     for variable in VARIABLES:

@@ -219,7 +219,7 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
                 (
                     "outreach.yaml:2:1: unknown key `chanels`: allowed are business, database, public_url, channels,"
                     " only_to, sending_hours, caps, rates, limits, holdout, unknown_zone, clock, sources, orders, segments, events,"
-                    " surveys, offers, costs, alerts, sms_segments, keep_bodies (did you mean `channels`?)"
+                    " surveys, offers, cases, mailbox, costs, alerts, sms_segments, keep_bodies (did you mean `channels`?)"
                 )
             ],
         ),
@@ -307,6 +307,14 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
             ],
         ),
         (
+            "surveys: {a: {scale: 1-5, with: [a, b, c, b]}, b: {scale: 0-10, kind: nps}}",
+            [
+                "outreach.yaml:2:34: `surveys.a.with` names the survey itself",
+                "outreach.yaml:2:40: `surveys.a.with` names `c`, which is no survey: there are a, b",
+                "outreach.yaml:2:43: `surveys.a.with` names `b` twice",
+            ],
+        ),
+        (
             "offers: {a: {kind: percent, value: 120}, b: {kind: amount}, c: {kind: gratis}, d: {kind: gift, codes: {}}}",
             [
                 "outreach.yaml:2:36: `offers.a.value`: `120` is not a number over 0, at most 100",
@@ -324,7 +332,7 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
                 (
                     "outreach.yaml:2:1: unknown key `country`: allowed are business, database, public_url, channels,"
                     " only_to, sending_hours, caps, rates, limits, holdout, unknown_zone, clock, sources, orders, segments, events,"
-                    " surveys, offers, costs, alerts, sms_segments, keep_bodies (`country` stands under `business`)"
+                    " surveys, offers, cases, mailbox, costs, alerts, sms_segments, keep_bodies (`country` stands under `business`)"
                 )
             ],
         ),
@@ -370,9 +378,10 @@ def test_a_folder_without_settings_is_told_to_begin_with_init(tmp_path: Path) ->
 
 def test_norway_is_a_country_and_no_is_a_no(tmp_path: Path) -> None:
     text = "business: {name: no, timezone: Europe/Oslo, currency: nok, country: no}\n"
-    found = loaded(tmp_path, text + "surveys: {s: {scale: 1-5, why: on}, t: {scale: 1-10, why: No}}")
+    found = loaded(tmp_path, text + "surveys: {s: {scale: 1-5, why: on, with: t}, t: {scale: 1-10, why: No}}")
     assert (found.business.name, found.business.country, found.business.currency) == ("no", "NO", "NOK")
     assert (found.surveys["s"].why, found.surveys["t"].why) == (True, False)
+    assert (found.surveys["s"].along, found.surveys["t"].along) == (("t",), ())
 
 
 def test_sending_hours_of_ones_own_replace_the_built_in_ones(tmp_path: Path) -> None:

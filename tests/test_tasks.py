@@ -16,6 +16,7 @@ from outreach.dispatcher import committing, tasks
 from outreach.dispatcher.tasks import Result
 from outreach.errors import NotFound, OutreachError
 from outreach.models import (
+    Answer,
     CampaignState,
     Consent,
     Contact,
@@ -115,8 +116,11 @@ def test_somebody_reached_is_sent_with_the_score_and_the_notes_kept(db: Database
     assert (message.status, message.provider_id, message.claim) == (Status.SENT, f"task:{task.id}", None)
     assert [(row.kind, row.detail) for row in rows_of(db, MessageEvent)] == [
         ("reached", {"outcome": "reached", "notes": "muy amable", "channel": "call"}),
-        ("answered", {"survey": "csat", "score": 4, "channel": "call"}),
+        ("answered", {"survey": "csat", "score": 4, "channel": "call", "occasion": message.occasion}),
     ]
+    (answer,) = rows_of(db, Answer)
+    assert (answer.survey, answer.score, answer.channel, answer.comment) == ("csat", 4, "call", "")
+    assert (answer.customer_id, answer.occasion, answer.campaign) == (message.customer_id, message.occasion, "calls")
     assert said == "recorded as reached"
     assert tasks.listed(db, settings) == []
 

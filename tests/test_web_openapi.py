@@ -16,8 +16,9 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 
-from outreach.models import MessageLink
-from outreach.settings import EVENTS_KEY, ChannelSettings, Settings
+from outreach import store
+from outreach.models import MessageLink, table
+from outreach.settings import EVENTS_KEY, ChannelSettings, Settings, Survey
 from outreach.store import Database, make_engine, open_database
 from outreach.testing.sendgrid import FakeSendGrid
 from outreach.testing.twilio import ACCOUNT_SID, AUTH_TOKEN, FakeTwilio
@@ -49,8 +50,11 @@ def site_settings(folder: Path, url: str = "http://localhost:8080") -> Settings:
         "TWILIO_AUTH_TOKEN": AUTH_TOKEN,
         EVENTS_KEY: KEY,
         **SENDGRID.environment,
+        "SENDGRID_INBOUND_KEY": SENDGRID.public_key,
     }
-    return shop_settings(folder, channels={"sms": twilio, "email": sendgrid}, secrets=secrets, public_url=url)
+    surveys = {"csat": Survey("csat", "1-5", why=True, along=("nps",)), "nps": Survey("nps", "0-10", kind="nps")}
+    channels = {"sms": twilio, "email": sendgrid}
+    return shop_settings(folder, channels=channels, secrets=secrets, public_url=url, surveys=surveys)
 
 
 schema = schemathesis.openapi.from_dict(
@@ -73,6 +77,9 @@ def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     begun(lambda db, settings: Served(db, settings, None), db, shop_settings(folder))  # type: ignore[arg-type]
+    with store.write(db) as connection:
+        survey = {"token": "survey______", "message_id": 1, "kind": "survey", "target": "csat"}
+        store.insert_many(connection, table(MessageLink), [survey])
     with serving(create_app(site_settings(folder, url), db, lambda: NOW), listening):
         yield Site(url, [row.token for row in rows_of(db, MessageLink)])
     db.engine.dispose()
@@ -135,11 +142,13 @@ def test_the_description_names_every_route() -> None:
         ("/webhooks/twilio/messages", "post"),
         ("/webhooks/twilio/status", "post"),
         ("/webhooks/sendgrid/events", "post"),
+        ("/webhooks/sendgrid/inbound", "post"),
         ("/events", "post"),
         ("/l/{token}", "get"),
         ("/l/{token}", "post"),
         ("/l/{token}/choose", "get"),
         ("/l/{token}/choose", "post"),
+        ("/join", "get"),
         ("/healthz", "get"),
         ("/metrics", "get"),
     }

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from outreach import store
+from outreach import cases, store
 from outreach.alerts import words
 from outreach.alerts.holding import COUNTED, FAILING, STAGE, STARTED, UNTOLD, Held, Seen, gap, holding, look
 from outreach.alerts.telling import TELLERS, News
@@ -56,11 +56,18 @@ class AlertCounts:
     begun: int = 0
     over: int = 0
     told: int = 0
+    overdue: int = 0  # cases whose target time has passed since the last look: their log says so now
     untold: tuple[Untold, ...] = field(default=())
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
-        counts = {"holding": self.holding, "begun": self.begun, "over": self.over, "told": self.told}
+        counts = {
+            "holding": self.holding,
+            "begun": self.begun,
+            "over": self.over,
+            "told": self.told,
+            "overdue": self.overdue,
+        }
         return {**counts, "untold": len(self.untold)}
 
 
@@ -85,13 +92,14 @@ def watch(db: Database, settings: Settings, now: datetime) -> AlertCounts:
         over = sum(_end(connection, row, settings, targets, now) for row in gone)
         over += _tell_of_gap(connection, seen, settings, targets, now)
         _forget_targets(connection, seen, targets)
+        overdue = cases.note_overdue(connection, now)
         store.record_tick(connection, STAGE, now, now, {"holding": len(held)})
     told, untold = 0, []
     for target, where in targets.items():
         done, failed = _tell_all(db, settings, target, where, now)
         told += done
         untold += failed
-    return AlertCounts(len(held), begun, over, told, tuple(untold))
+    return AlertCounts(len(held), begun, over, told, overdue, tuple(untold))
 
 
 # --- the rows ----------------------------------------------------------------------------------------

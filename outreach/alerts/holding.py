@@ -50,6 +50,7 @@ class Seen:
     unknown: tuple[int, datetime | None]  # how many, and the oldest
     late_tasks: tuple[int, datetime | None]  # how many, and when the first was half-way
     imported: datetime | None
+    overdue_cases: tuple[int, datetime | None] = (0, None)  # how many, and the earliest target time
 
 
 # Literals, not parameters: only then do both databases use a partial index.
@@ -60,12 +61,14 @@ _HALF_WAY = text("""
     SELECT count(*), min((due_at + expires_at) / 2) FROM messages
     WHERE status = 'planned' AND blocked_by = 'person' AND (due_at + expires_at) / 2 <= :now
 """)
+_OVERDUE = text("SELECT count(*), min(due_at) FROM cases WHERE closed_at IS NULL AND due_at <= :now")
 _PAUSED = select(_states.c.name, _states.c.paused_at, _states.c.paused_reason).where(_states.c.paused_at.is_not(None))
 
 
 def look(connection: Connection, now: datetime) -> Seen:
     """Everything that the alarms are derived from, at one moment."""
     unknown = connection.execute(_UNKNOWN).one()
+    overdue, target = connection.execute(_OVERDUE, {"now": micros(now)}).one()
     late, half_way = connection.execute(_HALF_WAY, {"now": micros(now)}).one()
     return Seen(
         rows={row.name: row for row in connection.execute(select(_alarms))},
@@ -74,6 +77,7 @@ def look(connection: Connection, now: datetime) -> Seen:
         unknown=(unknown[0], unknown[1]),
         late_tasks=(late, None if half_way is None else from_micros(half_way)),
         imported=connection.execute(select(func.max(_imports.c.finished_at))).scalar(),
+        overdue_cases=(overdue, None if target is None else from_micros(target)),
     )
 
 
@@ -89,6 +93,8 @@ def holding(seen: Seen, settings: Settings, now: datetime) -> dict[str, Held]:
         *_paused(seen, settings),
         *_unknown(seen, settings),
         *_late_tasks(seen, settings),
+        *_overdue_cases(seen, settings),
+        *_low_offers(seen, settings),
         *_silent(seen, settings, now),
         *_stopped(seen, settings, now),
         *_notes(seen, settings, now),
@@ -112,6 +118,23 @@ def _late_tasks(seen: Seen, settings: Settings) -> Iterator[Held]:
     count, since = seen.late_tasks
     if since is not None:
         yield Held("tasks", since, words.text(settings.business, "tasks", count=count))
+
+
+def _overdue_cases(seen: Seen, settings: Settings) -> Iterator[Held]:
+    count, since = seen.overdue_cases
+    if since is not None:
+        yield Held("cases", since, words.text(settings.business, "cases", count=count), count)
+
+
+def _low_offers(seen: Seen, settings: Settings) -> Iterator[Held]:
+    """As the last tick of `plan` found them."""
+    tick = seen.ticks.get("plan")
+    if tick is None:
+        return
+    for low in tick.counts.get("offers", ()):
+        name = f"coupons:{low['offer']}"
+        since = seen.rows[name].since if name in seen.rows else tick.started_at
+        yield Held(name, since, words.text(settings.business, name, count=low["left"]))
 
 
 def _silent(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:

@@ -38,6 +38,8 @@ TODO: dict[str, str] = {
     "stopped": "outreach status",
     "untold": "outreach doctor",
     "tasks": "outreach tasks list",
+    "cases": "outreach cases list --open",
+    "coupons": "outreach coupons list --offer {what}\n    outreach coupons make {what} 500",
 }
 LETTERS: dict[str, Letter] = {
     "es": Letter(
@@ -103,6 +105,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "Llamadas y visitas que ya esperaron más de la mitad de su plazo: {count}.",
             "Ninguna llamada ni visita está atrasada.",
         ),
+        "cases": Words(
+            "casos atrasados",
+            "Casos abiertos más allá de su plazo: {count}.",
+            "Ningún caso está atrasado.",
+        ),
+        "coupons": Words(
+            "se acaban los códigos de la oferta {what}",
+            "Códigos de la oferta {what} que quedan: {count}. Al ritmo actual no alcanzan para una semana; antes de enviar sin código, sus campañas se detienen.",
+            "Hay otra vez códigos de la oferta {what}.",
+        ),
     },
     "pt": {
         "paused": Words(
@@ -150,6 +162,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "Ligações e visitas que já esperaram mais da metade do prazo: {count}.",
             "Nenhuma ligação nem visita está atrasada.",
         ),
+        "cases": Words(
+            "casos atrasados",
+            "Casos abertos além do seu prazo: {count}.",
+            "Nenhum caso está atrasado.",
+        ),
+        "coupons": Words(
+            "os códigos da oferta {what} estão acabando",
+            "Códigos da oferta {what} que restam: {count}. No ritmo atual não bastam para uma semana; antes de enviar sem código, suas campanhas param.",
+            "Há de novo códigos da oferta {what}.",
+        ),
     },
     "en": {
         "paused": Words(
@@ -196,6 +218,16 @@ WORDS: dict[str, dict[str, Words]] = {
             "calls and visits that wait",
             "Calls and visits that have waited for more than half of their time: {count}.",
             "No call or visit is late.",
+        ),
+        "cases": Words(
+            "overdue cases",
+            "Cases open beyond their target time: {count}.",
+            "No case is overdue.",
+        ),
+        "coupons": Words(
+            "the codes of the offer {what} run out",
+            "Codes of the offer {what} that are left: {count}. At the current rate they do not last a week; before anything is sent without a code, its campaigns pause.",
+            "There are codes of the offer {what} again.",
         ),
     },
 }

@@ -45,6 +45,8 @@ def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None,
        due later, which nobody can have sent.
     4. No claim is in force, and what is in doubt is asked after at once.
     5. Whoever got one of those in doubt finds the way out behind its links.
+    6. A code that nobody had at the backup may have been given out since: nobody else gets it. New ones are made,
+       or come from the shop's cart (`outreach coupons make`).
 
     `secret` is the installation's.
     """
@@ -60,6 +62,7 @@ def write(part: Path, made_at: datetime, until: datetime, replaced: Path | None,
         copy.execute(_DOUBTFUL, {"until": to_micros(until), "detail": _DOUBT})
         copy.execute("UPDATE messages SET claim = NULL, lease_until = NULL WHERE claim IS NOT NULL")
         copy.execute(_LOOK, {"until": to_micros(until)})
+        copy.execute(_VOID, {"until": to_micros(until), "reason": _GIVEN})
         asked = copy.execute(_ASKED, {"until": to_micros(until)})
         while some := asked.fetchmany(store.BATCH):
             copy.executemany(store.ADD_LINK, store.ways_out(secret, some))
@@ -79,6 +82,9 @@ _DOUBTFUL = (
 )
 # One that was in doubt at the backup, too: a `look_at` tells it from what was never settled.
 _LOOK = f"UPDATE messages SET look_at = :until WHERE status = '{Status.UNKNOWN}' AND look_at IS NULL"
+
+_GIVEN = "it may have been given out after the backup that this database was restored from"
+_VOID = "UPDATE coupons SET status = 'void', voided_at = :until, reason = :reason WHERE status IN ('made', 'live')"
 
 _ASKED = f"SELECT id, public_id FROM messages WHERE status = '{Status.UNKNOWN}' AND look_at = :until"
 

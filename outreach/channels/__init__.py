@@ -22,6 +22,8 @@ from outreach.render import Content
 from outreach.setting_keys import plugged_in
 from outreach.settings import Settings
 
+AUTOMATIC = "automatic"  # the code of a reply that a machine wrote in somebody's name: nothing may answer it
+
 
 class Outcome(StrEnum):
     ACCEPTED = "accepted"  # the provider has it; provider_id is its id

@@ -38,11 +38,12 @@ class Sender(NamedTuple):
     domain: str
 
 
-def message(outgoing: Outgoing, sender: str) -> bytes:
+def message(outgoing: Outgoing, sender: str, reply_to: str = "") -> bytes:
     """
     The whole message: plain text, with the HTML beside it where there is one.
 
-    Marketing that has an `unsubscribe_url` carries the two headers of RFC 8058.
+    Marketing that has an `unsubscribe_url` carries the two headers of RFC 8058. With `reply_to`, answers go to
+    that address with our id after a plus sign (RFC 5233), by which they are known.
 
     Raises:
         ValueError: the address, or the sender's, cannot stand in a message.
@@ -54,6 +55,8 @@ def message(outgoing: Outgoing, sender: str) -> bytes:
         f"Subject: {_folded(one_line(content.subject), len('Subject: '))}\r\n"
         f"Message-ID: {message_id(outgoing.public_id, from_.domain)}\r\n"
     )
+    if reply_to:
+        head += f"Reply-To:{_FOLD if len(reply_to) > 30 else ' '}{with_token(reply_to, outgoing.public_id)}\r\n"
     if outgoing.at is not None:
         head += _date(outgoing.at)
     if outgoing.unsubscribe_url and outgoing.purpose == "marketing":
@@ -69,6 +72,12 @@ def message(outgoing: Outgoing, sender: str) -> bytes:
     head += f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
     between = f"--{boundary}".encode()
     return b"".join((head.encode(), plain, between, b"\r\n", _html(content.html), between, b"--\r\n"))
+
+
+def with_token(reply_to: str, public_id: str) -> str:
+    """`replies+TOKEN@shop.example`; ValueError if it is no address."""
+    local, _, domain = reply_to.rpartition("@")
+    return address(f"{local}+{public_id}@{domain}")
 
 
 def message_id(public_id: str, domain: str) -> str:

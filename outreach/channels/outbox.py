@@ -43,6 +43,7 @@ class Outbox(Silent):
     def __init__(self, settings: Settings, name: str) -> None:
         self.folder = settings.workspace / FOLDER
         self.sender = settings.channels[name].sender or mime.written("outbox@localhost", settings.business.name)
+        self._reply_to = settings.mailbox.reply_to if settings.mailbox else ""
         if name == "email":
             try:
                 for sender in settings.channels[name].pool or (self.sender,):
@@ -107,7 +108,7 @@ class Outbox(Silent):
         if not self._is_there(message):
             sender = message.sender or self.sender
             try:
-                content = mime.message(message, sender) if message.channel == "email" else _json(message, sender)
+                content = self._content(message, sender)
             except ValueError:
                 detail = "the address cannot stand in a message"
                 return Receipt(message.public_id, Outcome.REFUSED, detail=detail, blame=Blame.ADDRESS)
@@ -127,6 +128,12 @@ class Outbox(Silent):
                 at = datetime.fromtimestamp((self.folder / match[0]).stat().st_mtime, UTC)
                 found.setdefault(match["id"], []).append(Record(f"outbox:{match['id']}", at, match["id"]))
         return found
+
+    def _content(self, message: Outgoing, sender: str) -> bytes:
+        """The file's; ValueError if an address cannot stand in it."""
+        if message.channel == "email":
+            return mime.message(message, sender, self._reply_to)
+        return _json(message, sender)
 
     def _is_there(self, message: Outgoing) -> bool:
         """Also under another channel, which an earlier attempt may have chosen."""

@@ -41,6 +41,7 @@ class Smtp(Silent):
             ChannelError: `from` is no address, or `host` is missing.
         """
         channel = settings.channels[name]
+        self._reply_to = settings.mailbox.reply_to if settings.mailbox else ""
         security = channel.options.get("security", "starttls")
         self._server = Server(
             host=channel.options.get("host", ""),
@@ -73,7 +74,7 @@ class Smtp(Silent):
         """
         if self._pool is None:
             self._pool = Pool(self._server, self._most)
-        sending = _Sending(batch, self._pool, self._senders[0], self._standing, self._most)
+        sending = _Sending(batch, self._pool, self._senders[0], self._standing, self._most, self._reply_to)
         self._pool.look()
         try:
             while sending.go_on():
@@ -111,11 +112,14 @@ class Smtp(Silent):
 class _Sending:
     """One batch on its way: what is drawn, what comes again, what is known."""
 
-    def __init__(self, batch: Iterable[Outgoing], pool: Pool, sender: str, standing: Standing, most: int) -> None:
+    def __init__(
+        self, batch: Iterable[Outgoing], pool: Pool, sender: str, standing: Standing, most: int, reply_to: str
+    ) -> None:
         self.wrong: ChannelError | None = None
         self._source = iter(batch)
         self._pool = pool
         self._sender = sender
+        self._reply_to = reply_to
         self._standing = standing
         self._most = most
         self._again: deque[Job] = deque()
@@ -149,7 +153,7 @@ class _Sending:
             return self._again.popleft()
         for outgoing in self._source:
             try:
-                return _job(outgoing, outgoing.sender or self._sender)
+                return _job(outgoing, outgoing.sender or self._sender, self._reply_to)
             except ValueError:
                 self._refuse(outgoing, Blame.ADDRESS, "the address cannot stand in a message")
         return None
@@ -233,10 +237,10 @@ class _Sending:
 STOPPED = "the channel is stopped: its settings are wrong"
 
 
-def _job(outgoing: Outgoing, sender: str) -> Job:
+def _job(outgoing: Outgoing, sender: str, reply_to: str = "") -> Job:
     """A message as it goes over the wire; ValueError if its address cannot."""
     from_, recipient = mime.read_sender(sender), mime.address(outgoing.address)
-    text = mime.message(outgoing, sender)
+    text = mime.message(outgoing, sender, reply_to)
     return Job(
         outgoing=outgoing,
         provider_id=mime.message_id(outgoing.public_id, from_.domain),

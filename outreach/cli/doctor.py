@@ -87,6 +87,7 @@ def _surroundings(place: Here) -> Iterator[About]:
         "what comes back": _answers(place.settings),
         "sources": _sources(place.settings),
         "alerts": _alerts(place.settings),
+        "mailbox": _mailbox(place.settings),
     }
     for about, findings in parts.items():
         yield from (About(about, finding) for finding in findings)
@@ -259,6 +260,19 @@ def _alerts(used: Settings) -> Iterator[Finding]:
         yield _doubtful("they are only written to the folder outbox", "give `channels.email` a provider that sends")
     else:
         yield _good(f"they go by {' and '.join(told)}")
+
+
+def _mailbox(used: Settings) -> Iterator[Finding]:
+    """Log in and open the folder, where one is named."""
+    box = used.mailbox
+    if box is None or not box.host:
+        return
+    wrong = [one for one in settings.problems(used) if one.text.startswith("`mailbox`")]
+    yield from (_wrong(one.text, one.hint) for one in wrong)
+    if not wrong:
+        from outreach.channels import imap
+
+        yield from imap.check(used, box)
 
 
 # --- providers -------------------------------------------------------------------------------------------------------

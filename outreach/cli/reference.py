@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 import outreach
-from outreach import campaigns, conditions, keys, models, render, settings
+from outreach import campaigns, conditions, keys, models, render, settings, starter_kit
 from outreach.campaign_keys import TRIGGER_KEYS, UNTIL_WORDS
 from outreach.cli import VERBS, commands
 
@@ -35,6 +35,7 @@ def pages() -> dict[str, str]:
         "conditions.md": conditions_page(),
         "templates.md": templates_page(),
         "reasons.md": reasons_page(),
+        "starter.md": starter_page(),
     }
 
 
@@ -187,6 +188,18 @@ TRIGGERS = {
     "case.opened": ("{event: case.opened}", "when a case was opened"),
     "case.closed": ("{event: case.closed}", "when it was closed"),
     "case.overdue": ("{event: case.overdue, after: 2 days}", "when it has been open that long"),
+    "coupon.expiring": (
+        "{event: coupon.expiring, before: 3 days}",
+        "that long before a coupon expires that they have not redeemed",
+    ),
+    "survey.answered": (
+        "{event: survey.answered, survey: csat, score: 1-2}",
+        "when a survey was answered, once per answer",
+    ),
+    "reply.received": (
+        "{event: reply.received, intent: question, to: post_sale/thanks}",
+        "when a customer wrote back, once per reply",
+    ),
     "schedule": ('{schedule: "0 10 1 * *"}', "at each of these times, in the business's time zone"),
     "date": ("{date: 2026-11-13}", "once, on that day"),
     "attribute": ("{date: attributes.warranty_end}", "on a date of the customer's own, or `before` it"),
@@ -227,6 +240,23 @@ def settings_page() -> str:
         "`OUTREACH_SECRET` keys everything that must not be guessed: addresses' hashes, message ids, who is in which"
         " arm. Without one, the database keeps a random secret of its own. It cannot be changed afterwards.",
     )
+
+
+def starter_page() -> str:
+    """The campaigns that a new workspace begins with, from the comment on top of each."""
+    return _page(
+        "Starter campaigns",
+        "What `outreach init` writes into `campaigns/`. All of them are off (`active: no`) but `post_sale`; each file"
+        " says the same on top. [Every line of such a file](campaigns.md), [how to write one](../how-to/write-a-campaign.md).",
+        _table(
+            ("Campaign", "When to use it", "What to change first", "Goal and holdout"),
+            [(_code(one.name), *map(_sentence, (one.when, one.change, one.goal))) for one in starter_kit.said()],
+        ),
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def campaigns_page() -> str:

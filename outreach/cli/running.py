@@ -32,6 +32,8 @@ def plan(ctx: typer.Context, as_json: show.Json = False) -> None:
     show.table("Planned", ("Campaign", ">Enrolled", ">Planned", ">Held", ">Skipped"), [*rows, total])
     for paused in counts.paused:
         show.line(f"{paused['campaign']} is paused: {paused['reason']}")
+    for low in counts.offers:
+        show.line(f"{low}.")
 
 
 @tick.command()
@@ -97,6 +99,29 @@ def reconcile(
     show.table("Messages in doubt", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
     if by_reason:
         show.table("Why", ("Reason", ">Messages"), sorted(by_reason.items()))
+
+
+@tick.command()
+def mail(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Read at most this many mails.")] = 500,
+    as_json: show.Json = False,
+) -> None:
+    """Fetch new mail from the mailbox of the settings."""
+    from outreach import mailbox
+
+    place, stop = here.here(ctx), Stop()
+    db = here.database(place.settings)
+    with stop_on_signals(stop):
+        counts = mailbox.fetch(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
+    if as_json:
+        show.as_json(counts)
+        return
+    if place.settings.mailbox is None or not place.settings.mailbox.host:
+        show.line("No mailbox is set up: name one under `mailbox` in outreach.yaml.")
+        return
+    heads = tuple(f">{name.replace('_', ' ').capitalize()}" for name in counts)
+    show.table("Mail", heads, [tuple(counts.values())])
 
 
 @app.command()

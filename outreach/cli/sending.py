@@ -293,6 +293,9 @@ def _print_preview(made: Preview, place: here.Here) -> None:
     cost = _money(made.cost, place.settings.business.currency) if made.cost is not None else ""
     if parts or cost:
         show.line(", ".join(text for text in (parts, cost) if text) + "\n")
+    if made.coupon is not None:
+        until = f", good until {show.when(made.coupon.expires_at, place.zone)}" if made.coupon.expires_at else ""
+        show.line(f"Coupon {show.cell(made.coupon.code)} of {made.coupon.offer.name}{until}: not given out by this.\n")
     if not made.gates:
         show.line("Every gate would let it leave now.")
     for gate in made.gates:
@@ -321,6 +324,14 @@ def _preview_as_json(made: Preview, place: here.Here) -> dict[str, Any]:
         "encoding": content.encoding,
         "content_sid": content.content_sid,
         "variables": dict(content.variables),
+        "coupon": None
+        if made.coupon is None
+        else {
+            "offer": made.coupon.offer.name,
+            "code": made.coupon.code,
+            "expires_at": made.coupon.expires_at,
+            "kept": made.coupon.is_kept,
+        },
         "cost": None if made.cost is None else str(made.cost),
         "currency": place.settings.business.currency,
         "gates": list(made.gates),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import typer
@@ -52,6 +53,11 @@ def _print(found: Status, zone: ZoneInfo) -> None:
             f"In doubt: {_listed(found.in_doubt)}. Nobody knows whether they went out, so they are not sent again."
         )
         show.line("Why: outreach messages --status unknown. What nobody finds out you decide: outreach resolve.\n")
+    if found.cases["open"]:
+        late = f", {show.number(found.cases['overdue'])} of them overdue" if found.cases["overdue"] else ""
+        show.line(f"Open cases: {show.number(found.cases['open'])}{late}. Which: outreach cases list --open\n")
+    for low in next((tick.counts.get("offers", ()) for tick in found.ticks if tick.stage == "plan"), ()):
+        show.line(f"{_low(low)}\n")
     for paused in found.paused:
         show.line(f"Paused since {show.when(paused.since, zone)}: {paused.campaign} ({paused.reason}).")
     if found.ticks:
@@ -60,6 +66,14 @@ def _print(found: Status, zone: ZoneInfo) -> None:
             for tick in found.ticks
         ]
         show.table("Last ticks", ("Stage", "Started", "Finished", "Error"), rows)
+
+
+def _low(low: Mapping[str, Any]) -> str:
+    """What the last tick of `plan` said of an offer that runs out."""
+    what = f"Offer {low['offer']}: {show.number(low['left'])} codes left"
+    if low["days"] is not None and low["left"]:
+        what += f", at the current rate for {low['days']:.0f} days" if low["days"] >= 1 else ", for less than a day"
+    return f"{what}. Its campaigns pause before they send without a code: outreach coupons make"
 
 
 def _listed(in_doubt: Mapping[str, int]) -> str:

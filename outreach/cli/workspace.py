@@ -2,144 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from outreach import settings, starter_kit
+from outreach import setting_keys, settings, starter_kit
 from outreach.cli import NOW, here, show
+from outreach.cli.homes import HOMES as HOMES
+from outreach.cli.homes import Home, home_of
+from outreach.cli.workspace_files import CHANNELS, DATA_README, settings_text
 from outreach.cli.writing import write_schema
 from outreach.errors import OutreachError
 from outreach.settings import SETTINGS_FILE
+from outreach.yamlfile import did_you_mean, listed, shown
 
 app = typer.Typer(rich_markup_mode=None)
 
-
-@dataclass(frozen=True)
-class Home:
-    """What a country usually has; every one of it may be given instead."""
-
-    timezone: str
-    currency: str
-    locale: str
-
-
-HOMES = {
-    "AR": Home("America/Argentina/Buenos_Aires", "ARS", "es-AR"),
-    "BO": Home("America/La_Paz", "BOB", "es-BO"),
-    "BR": Home("America/Sao_Paulo", "BRL", "pt-BR"),
-    "CL": Home("America/Santiago", "CLP", "es-CL"),
-    "CO": Home("America/Bogota", "COP", "es-CO"),
-    "CR": Home("America/Costa_Rica", "CRC", "es-CR"),
-    "DO": Home("America/Santo_Domingo", "DOP", "es-DO"),
-    "EC": Home("America/Guayaquil", "USD", "es-EC"),
-    "ES": Home("Europe/Madrid", "EUR", "es-ES"),
-    "GB": Home("Europe/London", "GBP", "en-GB"),
-    "GT": Home("America/Guatemala", "GTQ", "es-GT"),
-    "HN": Home("America/Tegucigalpa", "HNL", "es-HN"),
-    "MX": Home("America/Mexico_City", "MXN", "es-MX"),
-    "NI": Home("America/Managua", "NIO", "es-NI"),
-    "PA": Home("America/Panama", "USD", "es-PA"),
-    "PE": Home("America/Lima", "PEN", "es-PE"),
-    "PR": Home("America/Puerto_Rico", "USD", "es-PR"),
-    "PT": Home("Europe/Lisbon", "EUR", "pt-PT"),
-    "PY": Home("America/Asuncion", "PYG", "es-PY"),
-    "SV": Home("America/El_Salvador", "USD", "es-SV"),
-    "US": Home("America/New_York", "USD", "en-US"),
-    "UY": Home("America/Montevideo", "UYU", "es-UY"),
-    "VE": Home("America/Caracas", "VES", "es-VE"),
-}
-
-DATA_README = """\
-Put the shop's files here, and read them with
-
-    outreach import --customers data/customers.csv --orders data/orders.csv
-
-CSV in UTF-8, `.gz` too. A column marked * is required; any further column is kept with its record.
-
-customers.csv    customer_id*, email, phone, first_name, last_name, locale, country, region, city, postal_code,
-                 timezone, birthday, created_at, tags, messenger_id, email_consent, sms_consent, whatsapp_consent,
-                 messenger_consent, call_consent, visit_consent
-                 (yes, no or empty), consent_at, consent_source
-orders.csv       order_id*, customer_id*, placed_at*, status, paid_at, shipped_at, delivered_at, cancelled_at,
-                 refunded_at, currency, total, coupon_code; and per line sku, product, category, quantity, unit_price
-                 (rows with one order_id are the lines of one order)
-cases.csv        case_id*, customer_id*, kind* (complaint, cancellation, return, refund, question), category, sku,
-                 opened_at*, answered_at, closed_at, outcome (resolved, unresolved, kept, lost), order_id, note
-events.csv       event_id*, customer_id*, name*, at*
-suppressions     one address or number a line: people who must not be contacted
-
-A time without an offset is in the business's time zone. An empty consent is not consent.
-"""
-
-SETTINGS = """\
-# The settings of this workspace. Only `business` is needed; each line below it shows a default or an example.
-# Secrets never stand here: they come from the environment (OUTREACH_SECRET, SMTP_PASSWORD, ...).
-business:
-  name: {name}
-  timezone: {timezone}
-  currency: {currency}
-  locale: {locale}
-  country: {country}
-  postal_address: Street and number, postal code and city    # marketing e-mails show it
-  links:
-    help: https://shop.example/help
-    returns: https://shop.example/returns
-    review: https://shop.example/review
-
-database: sqlite:///outreach.db       # or postgresql://user@host/name
-public_url: http://localhost:8080     # what links in messages point to
-
-# How messages leave. `outbox` writes them into the folder outbox/ instead of sending them. What really sends:
-# smtp or sendgrid (email), twilio (sms, whatsapp, messenger), staff (call, visit: tasks for a person).
-# `outreach doctor` says what they still need.
-channels:
-  email: {{provider: outbox, from: {sender}}}
-  sms: {{provider: outbox, from: "+10000000000"}}
-  whatsapp: {{provider: outbox, from: "+10000000000"}}
-
-# A rehearsal: while addresses stand here, everybody else's messages end as skipped.
-only_to: []
-
-# When sending is allowed, in the customer's own time.
-sending_hours:
-  default: {{mon-fri: "09:00-20:00", sat: "10:00-14:00"}}
-  email: {{mon-sun: "07:00-22:00"}}
-
-# How often a person may be contacted.
-caps:
-  - {{purpose: marketing, messages: 1, per: 1 day}}
-  - {{purpose: marketing, messages: 3, per: 7 days}}
-  - {{purpose: service, messages: 3, per: 1 day}}
-
-# Who is told when something is wrong: alerts: {{email: you@shop.example, webhook: https://…}}
-
-# The share of customers who never get marketing, so that the reports can say what marketing changed.
-holdout: 0%
-
-# Where `outreach import` and the daemon read the shop's records.
-sources:
-  - {{kind: csv, customers: data/customers.csv, orders: data/orders.csv}}
-
-# Exports often lack delivery dates: how to estimate them.
-orders: {{delivered: {{else: shipped + 5 days}}}}
-
-# Names for conditions, usable as segment('vip').
-segments:
-  vip: "orders_count >= 5"
-
-surveys:
-  csat:
-    question: {{es: "¿Quedaste contento con tu compra?", pt: "Você ficou satisfeito com a compra?", en: "Are you happy with what you bought?"}}
-    scale: 1-5
-    satisfied: 4-5
-"""
+DEFAULT_COUNTRY = "MX"
+DEFAULT_CHANNELS = "email,sms,whatsapp,call"
+FIRST_CAMPAIGN = "post_sale"  # what a new workspace publishes first sends little
 
 
 @app.command()
@@ -147,56 +34,101 @@ def init(
     ctx: typer.Context,
     target: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where; else the current folder.")] = None,
     name: Annotated[str | None, typer.Option(help="The shop's name; else the folder's.")] = None,
-    country: Annotated[str, typer.Option(help="Two letters.")] = "MX",
+    country: Annotated[str | None, typer.Option(help="Two letters; else MX.")] = None,
     timezone: Annotated[str | None, typer.Option(help="Such as America/Bogota; else the country's.")] = None,
     currency: Annotated[str | None, typer.Option(help="Such as COP; else the country's.")] = None,
     locale: Annotated[str | None, typer.Option(help="Such as es-CO; else the country's.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Those that the shop has, with commas between; else email,sms,whatsapp,call.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: take the default of what is not given.")
+    ] = False,
 ) -> None:
-    """Write a new workspace: settings, campaigns, message templates."""
+    """
+    Write a new workspace: settings, campaigns, message templates.
+
+    In a terminal it asks for what the options do not say. All campaigns but post_sale are off (`active: no`).
+    """
     where = target or here.folder(ctx)
     _refuse_to_overwrite(where)
-    text = settings_text(
-        name or where.resolve().name, country.upper(), _home(country.upper(), timezone, currency, locale)
-    )
+    ask = Asking(quiet=yes or not (sys.stdin.isatty() and sys.stdout.isatty()))
+    name = ask.text("The shop's name", name, where.resolve().name)
+    country = ask.text("Its country, two letters", country, DEFAULT_COUNTRY, setting_keys.country).upper()
+    home = _home(ask, country, timezone, currency, locale)
+    chosen = _channels(ask.text("Its channels", channels, DEFAULT_CHANNELS, _channels_or_complaint))
+    text = settings_text(name, country, home, chosen)
     _try_out(text)
+    _write(where, text, chosen)
+    show.line(f"A workspace is ready in {where}. Next: put the shop's files into data/ and run `outreach import`.")
+    show.line("Only the campaign post_sale is on. Read another one in campaigns/, then write `active: yes` in it.")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks at the terminal for what was not given; takes the default when it may not ask."""
+
+    quiet: bool
+
+    def text(self, what: str, given: str | None, default: str, check: Callable[[str], object] = str) -> str:
+        """The given text, or the answer, asked until `check` (ValueError says why not) takes it; empty: unknown."""
+        if given is not None or self.quiet:
+            return default if given is None else given
+        while True:
+            answer: str = typer.prompt(what, default=default or None).strip()
+            try:
+                check(answer)
+            except ValueError as error:
+                show.line(str(error))
+            else:
+                return answer
+
+
+def _home(ask: Asking, country: str, timezone: str | None, currency: str | None, locale: str | None) -> Home:
+    usual = home_of(country)
+    found = Home(
+        ask.text("Its time zone", timezone, usual.timezone, setting_keys.time_zone),
+        ask.text("Its currency", currency, usual.currency, setting_keys.currency),
+        ask.text("Its language", locale, usual.locale, setting_keys.locale),
+    )
+    missing = [f"--{field.name}" for field in fields(found) if not getattr(found, field.name)]
+    if missing:
+        raise OutreachError(f"{country} has not just one of these: give {' and '.join(missing)}")
+    return found
+
+
+def _channels(written: str) -> list[str]:
+    """The channels named, in our order; raises OutreachError for what is none."""
+    try:
+        return _channels_or_complaint(written)
+    except ValueError as error:
+        raise OutreachError(f"--channels: {error}") from None
+
+
+def _channels_or_complaint(written: str) -> list[str]:
+    names = [name.strip().lower() for name in written.split(",") if name.strip()]
+    for name in names:
+        if name not in CHANNELS:
+            hint = did_you_mean(name, list(CHANNELS)) or f"use {listed(list(CHANNELS))}"
+            raise ValueError(f"`{shown(name)}` is no channel: {hint}")
+    if not set(names) - {"visit"}:
+        raise ValueError("name at least one channel besides visit, such as email,sms")
+    return [channel for channel in CHANNELS if channel in names]
+
+
+def _write(where: Path, text: str, channels: Collection[str]) -> None:
     where.mkdir(parents=True, exist_ok=True)
-    starter_kit.copy_into(where)
+    starter_kit.copy_into(where, active=(FIRST_CAMPAIGN,), channels=channels)
     write_schema(where, None)
     (where / "data").mkdir(exist_ok=True)
     (where / "data" / "README.txt").write_text(DATA_README, encoding="utf-8")
     (where / SETTINGS_FILE).write_text(text, encoding="utf-8")
-    show.line(f"A workspace is ready in {where}. Next: put the shop's files into data/ and run `outreach import`.")
 
 
 def _refuse_to_overwrite(where: Path) -> None:
     for name in (SETTINGS_FILE, *starter_kit.FOLDERS):
         if (where / name).exists():
             raise OutreachError(f"{where / name} is there already: give a folder that holds no workspace")
-
-
-def _home(country: str, timezone: str | None, currency: str | None, locale: str | None) -> Home:
-    usual = HOMES.get(country)
-    if usual is None and not (timezone and currency and locale):
-        raise OutreachError(f"nothing is known of country {country}: give --timezone, --currency and --locale too")
-    return Home(
-        timezone or (usual.timezone if usual else ""),
-        currency or (usual.currency if usual else ""),
-        locale or (usual.locale if usual else ""),
-    )
-
-
-def settings_text(name: str, country: str, home: Home) -> str:
-    """outreach.yaml of a new workspace, every setting explained."""
-    sender = "".join(letter for letter in name if letter.isalnum() or letter in " &.'-").strip() or "Shop"
-    given = {
-        "name": name,
-        "timezone": home.timezone,
-        "currency": home.currency,
-        "locale": home.locale,
-        "country": country,
-        "sender": f"{sender} <hello@shop.example>",
-    }
-    return SETTINGS.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in given.items()})
 
 
 def _try_out(text: str) -> None:

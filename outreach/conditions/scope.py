@@ -10,24 +10,23 @@ from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, func, true
+from sqlalchemy import BigInteger, ColumnElement, func, select, true
 
 from outreach.conditions.dialects import JsonText
 from outreach.conditions.parsing import error_at
 from outreach.conditions.vocabulary import FACTS, FUNCTIONS, MAX_VALUES, Fact
 from outreach.errors import ConditionError
-from outreach.models import Case, Customer, CustomerStats, Order, ShopEvent, table
+from outreach.models import Answer, Case, Customer, CustomerStats, Order, ShopEvent, table
 from outreach.settings import Settings
 
 Bool = ColumnElement[bool]
 
 _PLAIN = {fact.name: fact for fact in FACTS if not fact.name.endswith((".NAME", ".FIELD"))}
 _OPEN = {fact.name.rpartition(".")[0]: fact for fact in FACTS if fact.name.endswith((".NAME", ".FIELD"))}
-_NOT_YET = ("last_csat", "last_nps")
 _PERSONAL = {"email": "has_email", "phone": "has_phone", "external_id": "", "customer_id": "", "id": ""}
 
 _customers, _stats = table(Customer), table(CustomerStats)
-_orders, _cases, _events = table(Order), table(Case), table(ShopEvent)
+_orders, _cases, _events, _answers = table(Order), table(Case), table(ShopEvent), table(Answer)
 _OPEN_COLUMNS = {
     "attributes": _customers.c.attributes,
     "order.attributes": _orders.c.attributes,
@@ -136,7 +135,7 @@ def _fact(node: Any, name: str, scope: Scope) -> Named:
             node, scope, f"{name} is known only where the campaign's trigger is one of {_TRIGGERED[fact.subject]}"
         )
     if not key:
-        return _plain(fact)
+        return _plain(fact, scope)
     if fact.subject == "event" and key not in _fields(scope):
         known = ", ".join(sorted(_fields(scope))) or "none"
         raise refusal(node, scope, f"no event declares a field {key}: {known}{nearest(key, _fields(scope))}")
@@ -145,7 +144,7 @@ def _fact(node: Any, name: str, scope: Scope) -> Named:
     return Named(fact, name, JsonText(_OPEN_COLUMNS[head], key))
 
 
-_TRIGGERED = {"order": "order.*", "case": "case.*", "event": "the shop's own events"}
+_TRIGGERED = {"order": "order.*", "case": "case.*", "answer": "survey.answered", "event": "the shop's own events"}
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -160,10 +159,10 @@ def _fields(scope: Scope) -> set[str]:
     return {name for names in scope.settings.events.values() for name in names}
 
 
-def _plain(fact: Fact) -> Named:
+def _plain(fact: Fact, scope: Scope) -> Named:
     head, _, tail = fact.name.rpartition(".")
     if head:
-        columns = {"order": _orders, "case": _cases}[head].c
+        columns = {"order": _orders, "case": _cases, "answer": _answers}[head].c
         return Named(fact, fact.name, columns[tail], always=not columns[tail].nullable)
     if fact.name in ("has_email", "has_phone"):
         return Named(fact, fact.name, _customers.c[f"{fact.name[4:]}_id"].is_not(None), always=True)
@@ -171,14 +170,22 @@ def _plain(fact: Fact) -> Named:
         return Named(fact, fact.name, func.coalesce(_stats.c[fact.name], 0, type_=BigInteger()), always=True)
     if fact.name in ("first_order_at", "last_order_at"):
         return Named(fact, fact.name, _stats.c[fact.name])
+    if fact.name in ("last_csat", "last_nps"):
+        return Named(fact, fact.name, _last_score(fact.name.removeprefix("last_"), scope.now))
     if fact.type == "days":
         return Named(fact, fact.name, _stats.c[fact.name.removeprefix("days_since_") + "_at"])
     return Named(fact, fact.name, _customers.c[fact.name])
 
 
+def _last_score(kind: str, now: datetime) -> ColumnElement[Any]:
+    """The customer's last score in a survey of this kind; a yes or a no has no place among numbers."""
+    c = _answers.alias().c
+    last = select(c.score).where(c.customer_id == _customers.c.id, c.kind == kind, c.changed_at <= now)
+    last = last.where(c.scale != "yes_no").order_by(c.changed_at.desc(), c.id.desc()).limit(1)
+    return last.correlate(_customers).scalar_subquery()
+
+
 def _unknown(name: str, scope: Scope) -> str:
-    if name in _NOT_YET:
-        return f"{name} has no records yet: this version stores no answers to surveys"
     if name in _PERSONAL:
         instead = f": ask {_PERSONAL[name]}" if _PERSONAL[name] else ""
         return f"{name} cannot be compared{instead or ', single people are not picked by a condition'}"

@@ -9,7 +9,7 @@ MAX_DEPTH = 20  # brackets inside brackets: the parser needs some twenty frames 
 MAX_TERMS = 300  # comparisons, segments included: SQLite takes expressions 1,000 deep
 MAX_VALUES = 2_000  # values written in them
 
-SUBJECTS = ("customer", "order", "case", "event")
+SUBJECTS = ("customer", "order", "case", "event", "answer", "reply")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ FACTS: tuple[Fact, ...] = (
     Fact("days_since_first_order", "days", "customer", "whole days since the first order; missing without one"),
     Fact("days_since_last_order", "days", "customer", "whole days since the last order; missing without one"),
     Fact(
+        "last_csat",
+        "number",
+        "customer",
+        "score of the last answer to a survey of a number scale (kind csat), on that scale; missing without one",
+    ),
+    Fact("last_nps", "number", "customer", "score of the last answer to a survey of kind nps; missing without one"),
+    Fact(
         "attributes.NAME", "attribute", "customer", "a further column of the customers file; also attributes['A NAME']"
     ),
     Fact("order.total", "money", "order", "amount of the order that starts the campaign, in the order's own currency"),
@@ -76,6 +83,8 @@ FACTS: tuple[Fact, ...] = (
     Fact("case.answered_at", "time", "case", "when it was first answered"),
     Fact("case.closed_at", "time", "case", "when it was closed"),
     Fact("case.attributes.NAME", "attribute", "case", "a further column of the cases file"),
+    Fact("answer.survey", "text", "answer", "the survey that was answered"),
+    Fact("answer.score", "number", "answer", "the score; yes is 1 and no is 0"),
     Fact("event.FIELD", "attribute", "event", "a field that the settings declare for the event"),
 )
 

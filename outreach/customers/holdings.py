@@ -78,6 +78,12 @@ def _suppressed(which: str) -> Rows:
     return rows
 
 
+def _case_notes(whose: Whose) -> ColumnElement[bool]:
+    notes, cases = _columns(models.CaseNote), _columns(models.Case)
+    theirs: ColumnElement[bool] = notes.case_id.in_(select(cases.id).where(among(cases.customer_id, whose.customers)))
+    return theirs
+
+
 def _rejected(whose: Whose) -> ColumnElement[bool]:
     """Cells that an import refused and that hold one of the person's addresses, or their id."""
     value = func.lower(_columns(models.Reject).value)
@@ -85,7 +91,9 @@ def _rejected(whose: Whose) -> ColumnElement[bool]:
     return or_(*(value.contains(needle, autoescape=True) for needle in needles)) if needles else value.is_(None)
 
 
-_FACTS = frozenset({"channel", "survey", "score", "outcome", "provider_id", "code", "detail"})  # of an event's detail
+_FACTS = frozenset(
+    {"channel", "survey", "score", "occasion", "outcome", "provider_id", "code", "detail"}
+)  # of an event's detail
 
 
 def plain_facts(detail: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,10 +142,12 @@ HOLDINGS = (
     ),
     _by_customer(
         models.Case,
-        "id external_id customer_id order_id kind category sku opened_at answered_at closed_at outcome row_hash",
+        "id external_id customer_id order_id kind category sku opened_at answered_at closed_at outcome row_hash due_at"
+        " assignee opened_by reply_id message_id reopened",
         note=None,
         attributes={},
     ),
+    Holding(models.CaseNote, _case_notes, {"text": ""}, _kept("id case_id key at kind by")),
     _by_customer(models.ShopEvent, "id external_id customer_id name at row_hash", attributes={}),
     Holding(
         models.Consent,
@@ -189,12 +199,35 @@ HOLDINGS = (
         ),
         own=lambda whose: _said(whose, "alone"),
     ),
+    _by_customer(
+        models.ReplyAnswer,
+        "id key kind reply_id customer_id contact_id channel template by menu at",
+        subject="",
+        text="",
+    ),
+    _by_customer(
+        models.Answer,
+        "id survey customer_id occasion kind scale score satisfied_from satisfied_to channel message_id campaign step at"
+        " changed_at",
+        comment="",
+    ),
     Holding(
         models.MessageLink,
         _of(_columns(models.MessageLink).message_id, "messages"),
         {"target": ...},  # of plain links: they may lead to what is the person's own
         _kept("token message_id kind"),
     ),
+    _by_customer(
+        models.Coupon,
+        "id key code offer status uses shareable used customer_id message_id made_at issued_at expires_at redeemed_at"
+        " order_id voided_at reason replaced_by",
+    ),
+    Holding(
+        models.CouponMessage,
+        _of(_columns(models.CouponMessage).message_id, "messages"),
+        kept=_kept("message_id coupon_id at settled doubted"),
+    ),
+    _by_customer(models.CouponRedemption, "id key coupon_id offer customer_id order_id at source verdict recorded_at"),
     Holding(models.Reject, _rejected, {"value": ""}, _kept("id import_id file line column reason")),
 )
 
@@ -209,4 +242,6 @@ ABOUT_NOBODY = (
     models.Alarm,
     models.Import,
     models.Tick,
+    models.Mailbox,
+    models.OfferState,
 )

@@ -23,6 +23,7 @@ from outreach.settings import SETTINGS_FILE, Settings
 from outreach.sources.csv import CsvSource
 from outreach.store import Database
 
+CAMPAIGNS = ("post_sale", "review_request", "second_purchase", "win_back")  # of the starter kit, those played here
 DAYS = 92  # how long before `now` the campaigns are switched on
 # When it is morning in Spain, and morning in all of Mexico, noon in the south. UTC.
 TICKS = (time(10, 5), time(17, 5))
@@ -66,6 +67,7 @@ sources:
 
 segments:
   vip: "orders_count >= 5"
+  unhappy: "last_csat <= 2"
 
 surveys:
   csat:
@@ -117,10 +119,10 @@ def live(replay: Replay) -> Iterator[tuple[datetime, int]]:
 
 
 def set_up(folder: Path) -> Settings:
-    """A workspace in `folder`: settings, starter campaigns and templates. The environment plays no part in it."""
+    """A workspace in `folder`: settings, four starter campaigns and the templates. The environment plays no part in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS_FILE).write_text(SETTINGS, encoding="utf-8")
-    starter_kit.copy_into(folder)
+    starter_kit.copy_into(folder, campaigns=CAMPAIGNS)
     written = settings.load(folder, {})
     schema = json.dumps(campaigns.schema(written), ensure_ascii=False, indent=2)
     (folder / "campaigns" / ".campaign.schema.json").write_text(

@@ -25,6 +25,7 @@ WORDS = {
     Reason.EXPIRED: "could not leave in time",
     Reason.WITHDRAWN: "its step is not in the current release any more",
     Reason.CANCELLED: "cancelled by a person",
+    Reason.NO_COUPON: "they have had the offer already",
     Reason.RECORD_CLEARED: "what it was about was taken back by the shop",
     Reason.CUSTOMER_GONE: "the customer is gone",
     Reason.ENDED: "the campaign has ended",

@@ -37,7 +37,7 @@ _DUE = """
       AND campaign NOT IN (SELECT name FROM campaign_states WHERE paused_at IS NOT NULL)
     ORDER BY ready_at LIMIT :size
 """
-_DUE_OF_SEND = _DUE.replace("ORDER BY", f"AND campaign = '{MANUAL}' AND record_id = :only ORDER BY")
+_DUE_OF_SEND = _DUE.replace("ORDER BY", "AND campaign = :campaign AND record_id = :only ORDER BY")
 _LOCKED = {"sqlite": "", "postgresql": " FOR UPDATE OF messages SKIP LOCKED"}
 _DUE_BY_DIALECT = {dialect: text(_DUE + locked) for dialect, locked in _LOCKED.items()}
 _DUE_OF_SEND_BY_DIALECT = {dialect: text(_DUE_OF_SEND + locked) for dialect, locked in _LOCKED.items()}
@@ -50,12 +50,17 @@ _CLAIMED = select(_messages).where(among(_messages.c.id, "ids"))
 
 
 def claim(
-    connection: Connection, now: datetime, size: int, token: str, lease_until: datetime, only: int | None = None
+    connection: Connection,
+    now: datetime,
+    size: int,
+    token: str,
+    lease_until: datetime,
+    only: int | tuple[str, int] | None = None,
 ) -> list[Any]:
     """
     At most `size` due messages, ours until `lease_until`: the highest priority first, then the longest due.
 
-    `only` is the id of a manual send: its messages alone.
+    `only` is the id of a manual send, or a campaign and a record: its messages alone.
     Takes a time that depends on `size` and the number of different priorities, not on how many wait
     for later; due messages of a paused campaign are stepped over one by one.
     """
@@ -71,13 +76,13 @@ def take(connection: Connection, ids: Sequence[int], token: str, lease_until: da
     return [rows[i] for i in ids]
 
 
-def _due(connection: Connection, now: datetime, size: int, only: int | None) -> list[int]:
+def _due(connection: Connection, now: datetime, size: int, only: int | tuple[str, int] | None) -> list[int]:
     statement = (_DUE_BY_DIALECT if only is None else _DUE_OF_SEND_BY_DIALECT)[connection.dialect.name]
     ids: list[int] = []
     for priority in connection.execute(_PRIORITIES, {"now": to_micros(now)}).scalars().all():
-        values = {"priority": priority, "now": to_micros(now), "size": size - len(ids)}
+        values: dict[str, Any] = {"priority": priority, "now": to_micros(now), "size": size - len(ids)}
         if only is not None:
-            values["only"] = only
+            values["campaign"], values["only"] = only if isinstance(only, tuple) else (MANUAL, only)
         ids += connection.execute(statement, values).scalars()
         if len(ids) == size:
             break

@@ -15,7 +15,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, text, union, update
 
-from outreach import facts, gates, store
+from outreach import coupons, facts, gates, store
+from outreach.answering import answer_campaign
+from outreach.campaigns import ANSWERS
+from outreach.coupons import Wanted
 from outreach.dispatcher import pacing
 from outreach.dispatcher.filling import fill, sender_of
 from outreach.dispatcher.parts import (
@@ -45,17 +48,20 @@ from outreach.models import (
     MessageEvent,
     MessageLink,
     Reason,
+    ReplyAnswer,
     Status,
     StepState,
     table,
 )
 from outreach.releases import Loaded
 from outreach.setting_keys import STAFF
+from outreach.settings import Settings
 from outreach.store import Database, among
 
 UNDEFINED_WAIT = timedelta(hours=1)
 UNDEFINED_LIMIT = 5  # in a row, of one step: its campaign pauses
 SOON = timedelta(seconds=1)  # what is deferred is never due within the same tick
+WROTE = ("replied", "rated", "auto_replied")  # kinds of event: what they wrote, whatever it was
 CONVERSATION = timedelta(hours=24)  # WhatsApp's customer service window: www.twilio.com/docs/whatsapp/key-concepts
 
 _messages, _contents, _links = table(Message), table(MessageContent), table(MessageLink)
@@ -168,6 +174,7 @@ def _may_be_gone(connection: Connection, db: Database, chunk: Chunk, rows: Seque
 _STATES = select(_steps.c.campaign, _steps.c.step, _steps.c.cancelled_at, _steps.c.undefined).where(
     among(_steps.c.campaign, "names")
 )
+_ANSWERS = select(table(ReplyAnswer)).where(among(table(ReplyAnswer).c.id, "ids"))
 _SENDS = select(_manual).where(among(_manual.c.id, "ids"))
 
 
@@ -177,15 +184,23 @@ def items_of(
     """The rows as their campaign and step of the current release have them, or why there is none."""
     ids = {row.record_id for row in rows if row.campaign == MANUAL}
     sends = {send.id: send for send in connection.execute(_SENDS, {"ids": ids})} if ids else {}
-    return [_item(loaded, row, cancelled.get((row.campaign, row.step)), sends) for row in rows]
+    ids = {row.record_id for row in rows if row.campaign == ANSWERS}
+    answers = {answer.id: answer for answer in connection.execute(_ANSWERS, {"ids": ids})} if ids else {}
+    return [_item(loaded, row, cancelled.get((row.campaign, row.step)), sends, answers) for row in rows]
 
 
-def _item(loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mapping[int, Any]) -> Item | Reason:
+def _item(
+    loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mapping[int, Any], answers: Mapping[int, Any]
+) -> Item | Reason:
+    answer = None
     if cancelled_at is not None and row.created_at <= cancelled_at:
         return Reason.CANCELLED
     if row.campaign == MANUAL:
         send = sends[row.record_id]
         campaign = manual_campaign(send.template, send.channels, send.purpose)
+    elif row.campaign == ANSWERS:
+        answer = answers[row.record_id]
+        campaign = answer_campaign(answer.kind, answer.template, answer.channel, row.purpose)
     else:
         found = loaded.campaigns.get(row.campaign)
         if found is None or not found.active:
@@ -206,10 +221,21 @@ def _item(loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mappin
         refused=frozenset(row.refused.split()) if row.refused else _NONE,
         message_id=row.id,
         arm=row.arm,
+        contact_id=answer.contact_id if answer is not None else None,
+        written=(answer.subject, answer.text) if answer is not None and not answer.template else None,
     )
 
 
 _NONE = frozenset[str]()
+
+
+def _coupon_of(one: Going, settings: Settings) -> Wanted | None:
+    """The coupon that a message brings: one of its step's offer, or the very one that a reminder is about."""
+    offer = one.item.step.offer if one.item.step.offer in settings.offers else None
+    about = one.item.record_id if one.item.campaign.trigger.subject == "coupon" else None
+    if offer is None and about is None:
+        return None
+    return Wanted(one.row.id, one.row.customer_id, offer or "", about)
 
 
 # --- the look --------------------------------------------------------------------------------------
@@ -224,6 +250,7 @@ class _Look:
         self.here: dict[int, tuple[Sending, ...]] = {}  # by contact, what this very chunk sends
         self.streaks: dict[tuple[str, str], int] = {}  # by campaign and step, failures to render in a row
         self.paused: set[str] = set()
+        self.desk: coupons.Desk | None = None  # only where a message brings a coupon
 
     def at(self, rows: Sequence[Any]) -> tuple[list[Ready], list[Stays]]:
         """Those that go, rendered; and those that stay, with the verdict."""
@@ -258,6 +285,8 @@ class _Look:
     def _fill(self, may_go: Sequence[tuple[Going, Facts, Send]], stay: list[Stays]) -> list[Ready]:
         contexts = facts.contexts(self.connection, self.settings, [one.item for one, _, _ in may_go])
         open_talks = self._conversations(may_go)
+        wanted = [brings for one, _, _ in may_go if (brings := _coupon_of(one, self.settings)) is not None]
+        self.desk = coupons.open_desk(self.connection, self.settings, self.chunk.now, wanted)
         pace = pacing.read(self.connection, self.settings, self.chunk.now, self.chunk.behind)
         ready: list[Ready] = []
         for (one, found, first), context in zip(may_go, contexts, strict=True):
@@ -276,6 +305,8 @@ class _Look:
                         continue
                     verdict = made
             stay.append((one.row, verdict))
+        if self.desk is not None:
+            self.desk.write()
         pace.write(self.connection)
         return ready
 
@@ -303,16 +334,40 @@ class _Look:
 
     def _made(
         self, one: Going, found: Facts, verdict: Send, context: Mapping[str, Any], *, sender: str, conversation: bool
-    ) -> Ready | Defer:
+    ) -> Ready | Defer | End:
         key = (one.item.campaign.name, one.item.step.id)
+        wanted = _coupon_of(one, self.settings) if self.desk is not None else None
+        coupon = self.desk.propose(wanted, found.zones) if self.desk is not None and wanted is not None else None
+        if isinstance(coupon, coupons.Denied):
+            return End(Status.SKIPPED, Reason.NO_COUPON, coupon.detail)
+        if isinstance(coupon, coupons.RunOut):
+            return self._run_out(one.item.campaign.name, coupon.reason)
         try:
-            made = fill(self.db, self.chunk, one, found, verdict, context, sender=sender, conversation=conversation)
+            made = fill(
+                self.db,
+                self.chunk,
+                one,
+                found,
+                verdict,
+                context,
+                sender=sender,
+                conversation=conversation,
+                coupon=coupon,
+            )
         except TemplateError as error:
             return self._undefined(key, one.item, error)
+        if self.desk is not None and wanted is not None and coupon is not None:
+            self.desk.take(wanted, coupon)  # only now: what cannot be filled burns no code
         self.streaks[key] = 0
         sending = (self.chunk.now, one.item.step.purpose, verdict.channel, one.item.campaign.name)
         self.here[verdict.contact_id] = (sending, *self.here.get(verdict.contact_id, ()))
         return made
+
+    def _run_out(self, campaign: str, reason: str) -> Defer:
+        """No message of an offer that has run out starts without a code: its campaign pauses, and it keeps its place."""
+        pause(self.connection, [campaign], reason, self.chunk.now)
+        self.paused.add(campaign)
+        return Defer(self.chunk.now, Reason.PAUSED, reason)
 
     def _undefined(self, key: tuple[str, str], item: Item, error: TemplateError) -> Defer:
         self.streaks[key] = self.streaks.get(key, 0) + 1
@@ -338,7 +393,7 @@ class _Look:
         c = _events.c
         query = select(c.customer_id, c.detail).where(
             among(c.customer_id, people),
-            c.kind == "replied",
+            c.kind.in_(WROTE),
             c.at > self.chunk.now - CONVERSATION,
             c.at <= self.chunk.now,
         )

@@ -9,11 +9,12 @@ from typing import Any
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
-from outreach import arms, gates, store, timing
+from outreach import arms, coupons, gates, store
 from outreach.channels import Outgoing
+from outreach.coupons import Given
 from outreach.dispatcher.parts import Chunk, Going, Ready
-from outreach.facts import Item
 from outreach.gates import Facts, Send
+from outreach.render import Content, sms_segments
 from outreach.settings import Settings
 from outreach.store import Database
 
@@ -28,19 +29,23 @@ def fill(
     *,
     sender: str,
     conversation: bool,
+    coupon: Given | None = None,
 ) -> Ready:
     """TemplateError when the template names what this customer lacks, or cannot be filled for another reason."""
     item, row, settings = one.item, one.row, chunk.loaded.settings
-    content = chunk.loaded.templates.render(
-        item.step.template,
-        verdict.channel,
-        context["customer"].get("locale"),
-        _with_coupon(settings, item, context, chunk.now),
-        variant="" if item.arm == arms.CONTACT else item.arm,
-        zone=found.zones[0] if len(found.zones) == 1 else "",
-        survey=item.step.survey or "",
-        link=link_maker(db, settings, row.public_id),
-    )
+    if item.written is not None:
+        content = written(verdict.channel, *item.written)
+    else:
+        content = chunk.loaded.templates.render(
+            item.step.template,
+            verdict.channel,
+            context["customer"].get("locale"),
+            context if coupon is None else {**context, "coupon": coupons.variables(coupon)},
+            variant="" if item.arm == arms.CONTACT else item.arm,
+            zone=found.zones[0] if len(found.zones) == 1 else "",
+            survey=item.step.survey or "",
+            link=link_maker(db, settings, row.public_id),
+        )
     outgoing = Outgoing(
         public_id=row.public_id,
         channel=verdict.channel,
@@ -57,6 +62,14 @@ def fill(
     return Ready(
         one, outgoing, verdict.contact_id, frozenset(one.rules.channels) & found.contacts.keys() - {verdict.channel}
     )
+
+
+def written(channel: str, subject: str, text: str) -> Content:
+    """What somebody wrote, word for word."""
+    if channel != "sms":
+        return Content(channel, text, subject=subject)
+    parts, encoding = sms_segments(text)
+    return Content(channel, text, segments=parts, encoding=encoding)
 
 
 @lru_cache(maxsize=4096)
@@ -83,16 +96,3 @@ def link_maker(db: Database, settings: Settings, public_id: str) -> Callable[[st
         return token, link_url(settings, token)
 
     return make
-
-
-def _with_coupon(settings: Settings, item: Item, context: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """A shared code is the same for everyone, so it needs no allocation."""
-    offer = settings.offers.get(item.step.offer) if item.step.offer else None
-    if offer is None or offer.shared_code is None:
-        return dict(context)
-    coupon: dict[str, Any] = {"code": offer.shared_code, "kind": offer.kind, "value": offer.value}
-    if offer.minimum is not None:
-        coupon["minimum"] = offer.minimum
-    if offer.expires is not None:
-        coupon["expires_at"] = timing.add(now, offer.expires, settings.business.timezone)
-    return {**context, "coupon": coupon}

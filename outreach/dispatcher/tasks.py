@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text, update
 
-from outreach import facts, releases, store
+from outreach import facts, releases, store, surveys
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import claiming, committing, recording
 from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready
@@ -29,6 +29,7 @@ from outreach.models import Customer, Message, MessageEvent, Reason, Status, tab
 from outreach.setting_keys import STAFF
 from outreach.settings import Settings
 from outreach.store import Database, among
+from outreach.surveys import Given
 
 LEASE = timedelta(hours=4)  # an opened task that nobody speaks of any more is in doubt
 OPENING = timedelta(minutes=5)  # a task being opened is hidden for so long, if its opener goes away meanwhile
@@ -230,7 +231,10 @@ def done(
         connection.execute(changed)
         if "contact_id" in values:
             committing.forget(connection, [row.id])
-        _note(connection, row, result, survey, score, notes, now)
+        _note(connection, row, result, notes, now)
+        if survey is not None and score is not None:
+            answered = Given(survey, row.customer_id, row.occasion, row.id, score, row.channel, now)
+            surveys.record(connection, settings, now, answered)
     return follows
 
 
@@ -308,26 +312,18 @@ def _unanswered(row: Any, calls: int, now: datetime) -> tuple[dict[str, Any], st
     return values, "it comes back to the list for another call"
 
 
-def _note(
-    connection: Connection, row: Any, result: Result, survey: str | None, score: int | None, notes: str, now: datetime
-) -> None:
-    """Keep what was said: a call made, and the score given."""
-    said: list[tuple[str, dict[str, Any]]] = []
+def _note(connection: Connection, row: Any, result: Result, notes: str, now: datetime) -> None:
+    """Keep that a call was made, and how it went."""
+    if result is Result.NOT_CALLED:
+        return
     kind = "reached" if result in (Result.REACHED, Result.DO_NOT_CALL) else "called"
-    if result is not Result.NOT_CALLED:
-        said.append((kind, {"outcome": result.value, "notes": notes, "channel": row.channel}))
-    if score is not None:
-        said.append(("answered", {"survey": survey, "score": score, "channel": row.channel}))
     earlier = connection.execute(select(func.count()).where(_events.c.message_id == row.id)).scalar_one()
-    rows = [
-        {
-            "event_id": f"task:{row.public_id}:{row.channel}:{earlier}:{kind}",
-            "message_id": row.id,
-            "customer_id": row.customer_id,
-            "kind": kind,
-            "at": now,
-            "detail": detail,
-        }
-        for kind, detail in said
-    ]
-    store.insert_many(connection, _events, rows)
+    made = {
+        "event_id": f"task:{row.public_id}:{row.channel}:{earlier}:{kind}",
+        "message_id": row.id,
+        "customer_id": row.customer_id,
+        "kind": kind,
+        "at": now,
+        "detail": {"outcome": result.value, "notes": notes, "channel": row.channel},
+    }
+    store.insert_many(connection, _events, [made])

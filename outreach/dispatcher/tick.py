@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outreach import clocks, releases, store
+from outreach import clocks, coupons, releases, store
 from outreach.channels import Channels
 from outreach.dispatcher import claiming, committing, handing, recording, watching
 from outreach.dispatcher.handing import Handed
@@ -36,14 +36,15 @@ def dispatch(
     chunk: int = CHUNK,
     stop: Callable[[], bool] | None = None,
     channels: Channels | None = None,
-    only: int | None = None,
+    only: int | tuple[str, int] | None = None,
 ) -> DispatchCounts:
     """
     Send what is due at `now`, the most important first, until nothing is, or `limit` were claimed.
 
     Any number of processes may do so at once. `stop` is asked before each chunk; a chunk begun is
     finished. What an earlier dispatcher left behind in `sending` becomes `unknown`. `channels` that
-    are given stay open for the next dispatch. `only` is the id of a manual send: its messages alone.
+    are given stay open for the next dispatch. `only` is the id of a manual send, or a campaign
+    and a record: its messages alone.
 
     Raises:
         DatabaseError: what was claimed is taken up again once its lease is over.
@@ -55,6 +56,7 @@ def dispatch(
         tick.heart.close()
         if channels is None:
             tick.channels.close()
+    coupons.settle(db)
     counts = counts_of(tick.tally)
     with store.write(db) as connection:
         watching.watch(connection, settings, now)
@@ -71,7 +73,7 @@ class _Tick:
         channels: Channels,
         size: int,
         limit: int | None,
-        only: int | None,
+        only: int | tuple[str, int] | None,
     ) -> None:
         self.db, self.settings, self.now, self.channels = db, settings, now, channels
         self.size, self.limit, self.only = size, limit, only

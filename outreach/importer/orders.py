@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outreach import store
+from outreach import coupons, store
+from outreach.coupons import Bought
 from outreach.importer import totals
 from outreach.importer.order_rows import (
     LINE,
@@ -52,6 +53,7 @@ from outreach.importer.writing import (
     write_fresh,
     write_rejects,
 )
+from outreach.models import from_micros
 from outreach.sources import Refusal, Table
 from outreach.store import BATCH, in_chunks
 
@@ -189,6 +191,7 @@ def _insert(
     columns = [customers, numbers, orders["placed_at"], orders["total"], orders["currency"]]
     if not all(orders["counted"]):
         columns = [list(compress(column, orders["counted"])) for column in columns]
+    _redeem(connection, reading, numbers, customers, orders)
     changes = totals.add(connection, reading.run, columns, start)
     for name in reading.times_present:
         if max(filter(None, times := orders[f"{name}_at"]), default=0) >= start:
@@ -198,6 +201,21 @@ def _insert(
                 if at is not None and at >= start
             ]
     return changes
+
+
+def _redeem(
+    connection: Connection, reading: Reading, numbers: Sequence[int], customers: Sequence[int], orders: Columns
+) -> None:
+    """What the coupon codes of new orders say was used; nothing at all where none names a code."""
+    bought = [
+        Bought(number, name, customer, code, from_micros(at))
+        for number, name, customer, code, at in zip(
+            numbers, orders["external_id"], customers, orders.get("coupon_code", ()), orders["placed_at"], strict=False
+        )
+        if code
+    ]
+    if bought:
+        coupons.from_orders(connection, reading.run.settings, reading.run.now, bought, changed=())
 
 
 @cache
@@ -241,6 +259,11 @@ def _update(
     if not reading.present.isdisjoint(LINE):
         rows(connection, "DELETE FROM order_lines WHERE order_id = ANY(?)", numbers)
         _insert_lines(connection, reading, numbers, [order.lines for order in after])
+    bought = [
+        Bought(number, order.external_id, customer, order.coupon_code, from_micros(order.placed_at))
+        for number, order, customer in zip(numbers, after, customers, strict=True)
+    ]
+    coupons.from_orders(connection, reading.run.settings, reading.run.now, bought, changed=numbers)
     changes = totals.recount(
         connection, reading.run, sorted({*customers, *(customer for customer, _ in stored.values())}), start
     )

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outreach import store
+from outreach import coupons, store
+from outreach.coupons import Use
 from outreach.importer.cells import Months, Reader, key, times
 from outreach.importer.people import customer_ids
 from outreach.importer.writing import (
@@ -34,12 +35,14 @@ from outreach.importer.writing import (
     to_json,
     write_fresh,
 )
+from outreach.models import from_micros
 from outreach.settings import Settings
 from outreach.sources import REQUIRED
 from outreach.store import Database, Lock
 from outreach.yamlfile import did_you_mean
 
 MOST = 1_000  # events in one request: one transaction
+REDEEMED = "coupon.redeemed"  # needs no declaring; its fields are `code` and, if there is one, `order`
 DEEPEST = 20  # lists and objects within each other
 Row = tuple[Any, ...]  # of _COLUMNS
 _COLUMNS = ("id", "external_id", "customer_id", "name", "at", "attributes", "row_hash")
@@ -101,7 +104,9 @@ def _event(one: Any, settings: Settings, time: Reader) -> Posted:
         if not _can_be_stored(text):
             raise ValueError("a text holds a character that cannot be stored (U+0000, or half of a pair)")
     event_id, customer, name, at = (_text(one, column) for column in REQUIRED["events"])
-    if name not in settings.events:
+    if name == REDEEMED:
+        _check_redeemed(one)
+    elif name not in settings.events:
         near = did_you_mean(name, settings.events)
         text = "`name` is no event that the settings declare under `events`"
         raise ValueError(f"{text} ({near})" if near else text)
@@ -176,6 +181,7 @@ def post_events(db: Database, settings: Settings, now: datetime, events: Sequenc
             ids = dict(zip(new, new_ids(connection, "shop_events", len(new)), strict=True))
             after = [_row(event, stored.get(event.event_id), ids, customers) for event in work]
             _save(connection, after, ids)
+            _redeem(connection, run, stored, after)
             start = since(connection, run)
             write_fresh(connection, [change for row in after for change in _changes(stored.get(row[1]), row, start)])
     finally:
@@ -205,6 +211,32 @@ def _save(connection: Connection, after: Sequence[Row], new: Mapping[str, int]) 
     many(connection, insert_into("shop_events", _COLUMNS), [row for row in after if row[1] in new])
     update = f"UPDATE shop_events SET {', '.join(f'{name} = ?' for name in _COLUMNS[1:])} WHERE id = ?"
     many(connection, update, [(*row[1:], row[0]) for row in after if row[1] not in new])
+
+
+def _check_redeemed(one: Mapping[str, Any]) -> None:
+    """A coupon that was redeemed: which, and by which order if there is one."""
+    code, order = one.get("code"), one.get("order")
+    if not isinstance(code, str) or not code.strip():
+        raise ValueError(f"`code` is missing: an event {REDEEMED} names the coupon's code, as text")
+    if order is not None and (isinstance(order, bool) or not isinstance(order, str | int) or not str(order).strip()):
+        raise ValueError("`order` is the shop's own id of the order, as text or a number")
+
+
+def _redeem(connection: Connection, run: Run, stored: Mapping[str, Row], after: Sequence[Row]) -> None:
+    """What these events say was redeemed, instead of what they said before."""
+    uses = [_use(row) for row in after if row[3] == REDEEMED]
+    before = [stored[row[1]] for row in after if row[1] in stored]
+    if gone := {_use(row).key for row in before if row[3] == REDEEMED} - {use.key for use in uses}:
+        coupons.take_back(connection, run.settings, run.now, gone)
+    if uses:
+        coupons.record(connection, run.settings, run.now, uses)
+
+
+def _use(row: Row) -> Use:
+    fields = from_json(row[5])
+    code, order = fields["code"], fields.get("order")
+    key = coupons.order_key(str(order).strip(), code) if order is not None else f"event:{row[1]}"
+    return Use(key, code, from_micros(row[4]), "event", row[2])
 
 
 def _hash(event: Posted) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from outreach import store
+from outreach import cases, store
 from outreach.importer.cells import attributes, key, one_of, plain, read_column, times, word
 from outreach.importer.people import customer_ids
 from outreach.importer.writing import (
@@ -35,8 +35,9 @@ from outreach.importer.writing import (
     write_fresh,
     write_rejects,
 )
+from outreach.models import from_micros, to_micros
 from outreach.sources import KEYS, REQUIRED, Batch, Refusal, Table
-from outreach.store import in_chunks
+from outreach.store import Lock, in_chunks
 
 CASE_KINDS = ("complaint", "cancellation", "return", "refund", "question")
 OUTCOMES = ("resolved", "unresolved", "kept", "lost")
@@ -50,6 +51,16 @@ class _Kind:
     table: str
     columns: tuple[str, ...]
     times: Callable[[Mapping[str, Any]], Mapping[str, int | None]]
+    derived: tuple[str, ...] = ()  # further columns, which `derive` fills in from the row and the one stored before
+    derive: Callable[[Run, Mapping[str, Any], Mapping[str, Any] | None], Mapping[str, Any]] = lambda *_: {}
+
+
+def _due(run: Run, row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, int | None]:
+    """The target time of a case: fixed, while it stays what it is and was opened when it was."""
+    if before and (before["kind"], before["opened_at"]) == (row["kind"], row["opened_at"]):
+        return {"due_at": before["due_at"]}
+    due = cases.due_at(run.settings, row["kind"], from_micros(row["opened_at"]))
+    return {"due_at": None if due is None else to_micros(due)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ _CASES = _Kind(
     "cases",
     ("order_id", "kind", "category", "sku", "opened_at", "answered_at", "closed_at", "outcome", "note"),
     lambda row: {"case.opened": row["opened_at"], "case.closed": row["closed_at"]},
+    ("due_at",),
+    _due,
 )
 _EVENTS = _Kind("shop_events", ("name", "at"), lambda row: {f"event.{row['name']}": row["at"]})
 
@@ -187,9 +200,10 @@ def _keep(run: Run, table: Table, refusals: Sequence[Refusal]) -> None:
 def _write(run: Run, kind: _Kind, records: Sequence[_Record], present: frozenset[str], counts: Counts) -> None:
     """One transaction: the records, and what is fresh."""
     customers = customer_ids(run, {record.customer for record in records})
-    columns = ("id", "external_id", "customer_id", *kind.columns, "attributes", "row_hash")
+    columns = ("id", "external_id", "customer_id", *kind.columns, *kind.derived, "attributes", "row_hash")
     with transaction(run) as connection:
         start = since(connection, run)
+        store.lock(connection, Lock.FRESH)  # before any row: who opens a case changes rows under this lock
         stored = _stored(connection, kind, columns, [record.external_id for record in records])
         work = [r for r in records if r.external_id not in stored or stored[r.external_id]["row_hash"] != r.row_hash]
         new = [record.external_id for record in work if record.external_id not in stored]
@@ -200,6 +214,7 @@ def _write(run: Run, kind: _Kind, records: Sequence[_Record], present: frozenset
             before = stored.get(record.external_id)
             row = _overlaid(record, before, kind, present, customers)
             row["id"] = before["id"] if before else ids[record.external_id]
+            row.update(kind.derive(run, row, before))
             changes += _changes(kind, before, row, start)
             after[record.external_id] = row
         _save(connection, kind, columns, after, ids)

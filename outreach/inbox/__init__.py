@@ -2,6 +2,7 @@
 What comes back: every event is kept as it came, under its provider's own id, before anything is made of it.
 
     accepting    1  one request's events, raw, in one transaction; what must not wait takes effect in it
+    mail            what e-mails say is completed before it is accepted: bounces are believed only about our messages
     opting       the ledger and the do-not-contact entries: opt-outs, complaints, opt-ins; under the contact's lock
     words        which whole messages are an opt-out, an opt-in or a cry for help
     receiving    2  the stage: delivery facts → events, people's words → replies, hard bounces → entries
@@ -40,6 +41,7 @@ Nothing that these return or raise holds an address or a name.
 from __future__ import annotations
 
 from outreach.inbox.accepting import Accepted, accept
+from outreach.inbox.mail import accept_mail
 from outreach.inbox.pages import Link, Person, link, person, prefer, unsubscribe
 from outreach.inbox.receiving import ReceiveCounts, receive
 
@@ -49,6 +51,7 @@ __all__ = [
     "Person",
     "ReceiveCounts",
     "accept",
+    "accept_mail",
     "link",
     "person",
     "prefer",

@@ -114,13 +114,14 @@ def _clean_all(value: Any) -> Any:
 
 
 def _keep(db: Database, rows: Sequence[dict[str, Any]], now: datetime) -> int:
+    said = {row["event_id"]: meaning(row["kind"], row["text"], row["code"]) for row in rows}
     with store.write(db) as connection:
         insert = (sqlite if db.is_sqlite else postgresql).insert(_inbox)
         kept = insert.on_conflict_do_nothing(index_elements=["event_id"]).returning(_inbox.c.event_id)
         new = set(connection.execute(kept, list(rows)).scalars())
-        telling = [row for row in rows if row["event_id"] in new and meaning(row["kind"], row["text"], row["code"])]
+        telling = [row for row in rows if row["event_id"] in new and said[row["event_id"]]]
         if telling:
-            _obey(connection, db.secret, [row["event_id"] for row in telling], now)
+            _obey(connection, db.secret, {row["event_id"]: said[row["event_id"]] for row in telling}, now)
     return len(new)
 
 
@@ -135,12 +136,12 @@ def meaning(kind: str, text: str, code: str) -> str:
 _TELLING = select(_inbox).where(among(_inbox.c.event_id, "ids")).order_by(_inbox.c.event_id)
 
 
-def _obey(connection: Connection, secret: bytes, ids: Sequence[str], now: datetime) -> None:
-    rows = connection.execute(_TELLING, {"ids": ids}).all()
+def _obey(connection: Connection, secret: bytes, meant: Mapping[str, str], now: datetime) -> None:
+    rows = connection.execute(_TELLING, {"ids": list(meant)}).all()
     whose = contacts_of(connection, secret, rows)
     said = []
     for row in rows:
-        granted = meaning(row.kind, row.text, row.code) == words.OPT_IN
+        granted = meant[row.event_id] == words.OPT_IN
         if granted and row.channel == "email":
             continue  # who wrote an e-mail can be forged: nobody is signed up by it, whoever wants out is let out
         said += [
@@ -154,16 +155,21 @@ def _source(row: Any) -> str:
 
 
 def contacts_of(connection: Connection, secret: bytes, rows: Sequence[Any]) -> dict[int, list[int]]:
-    """By inbox row, the contacts of whoever wrote or is meant, added where new; else of the message it is about."""
+    """
+    By inbox row, the contacts of whoever wrote or is meant, added where new; else of the message it is about.
+
+    An e-mail that answers a message of ours is also from whom that went to: people write from other addresses, too.
+    """
     places = {row.id: matching.place(row.channel, row.address or "") for row in rows}
     wanted = [place for place in places.values() if place is not None]
     known = matching.contacts(connection, secret, wanted, admit=True)
-    unnamed = [row for row in rows if places[row.id] is None]
+    answers = {row.id for row in rows if row.channel == "email" and row.kind == "reply"}
+    unnamed = [row for row in rows if places[row.id] is None or row.id in answers]
     about = matching.named(connection, unnamed) if unnamed else {}
     found: dict[int, list[int]] = {}
     for row in rows:
         place = places[row.id]
         message = about.get(row.id)
         own = [message.contact_id] if message is not None and message.contact_id is not None else []
-        found[row.id] = known[place] if place is not None else own
+        found[row.id] = list(dict.fromkeys((*known[place], *own))) if place is not None else own
     return found

@@ -129,7 +129,8 @@ def people(connection: Connection, contact_ids: Iterable[int]) -> tuple[dict[int
 
 _COLUMNS = (
     _messages.c.id, _messages.c.public_id, _messages.c.customer_id, _messages.c.contact_id, _messages.c.channel,
-    _messages.c.occasion, _messages.c.record_id, _messages.c.provider_id, _messages.c.sent_at,
+    _messages.c.occasion, _messages.c.record_id, _messages.c.provider_id, _messages.c.sent_at, _messages.c.campaign,
+    _messages.c.step,
 )  # fmt: skip
 _BY_PUBLIC_ID = select(*_COLUMNS).where(among(_messages.c.public_id, "ids"))
 _BY_PROVIDER_ID = select(*_COLUMNS).where(

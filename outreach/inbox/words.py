@@ -1,10 +1,8 @@
 """
-Which whole messages are an opt-out, an opt-in or a cry for help, in Spanish, Portuguese and English.
+What somebody says about being written to: the provider's own verdict goes before the words they used.
 
-Only the whole message counts, however it is spelt: a word inside a sentence (“cancelar mi pedido”)
-is for whoever reads replies to weigh. Sources of the words: CTIA's Messaging Principles 5.1.3,
-www.twilio.com/docs/messaging/tutorials/advanced-opt-out, 47 CFR 64.1200 (a)(10), and common usage
-for Spanish and Portuguese, of which there is no authoritative list.
+An opt-out takes effect where no doubt is left: whole messages such as “BAJA”, and phrases such as “no me
+escriban más” (see `intents`). An opt-in takes effect by a whole message only.
 """
 
 from __future__ import annotations
@@ -12,44 +10,63 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
-OPT_OUT, OPT_IN, HELP = "opt_out", "opt_in", "help"
-LONGEST = 80  # characters of a message that can be one of these words
+from outreach.channels import AUTOMATIC
+from outreach.intents import Certainty, Intent, Reading
+from outreach.intents import read as read_intents
 
-_WORDS = {
-    OPT_OUT: (
-        *("STOP", "STOPALL", "STOP ALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT", "OPT OUT"),
-        *("BAJA", "DAR DE BAJA", "DARME DE BAJA", "DAME DE BAJA", "ALTO", "PARAR", "PARE", "CANCELAR", "DETENER"),
-        *("SALIR", "BASTA", "ELIMINAR", "DESUSCRIBIR", "DESUSCRIBIRME", "NO MÁS", "NO ENVIAR MÁS", "NO ENVÍEN MÁS"),
-        *("NO ME ESCRIBAN", "NO ME ESCRIBAN MÁS", "NO MÁS MENSAJES", "CANCELAR SUSCRIPCIÓN"),
-        *("SAIR", "REMOVER", "DESCADASTRAR", "NÃO QUERO", "NÃO QUERO MAIS", "PARAR DE RECEBER"),
-    ),
-    OPT_IN: (
-        *("START", "UNSTOP", "SUBSCRIBE", "OPTIN", "OPT IN"),
-        *("ALTA", "DAR DE ALTA", "DARME DE ALTA", "SUSCRIBIR", "SUSCRIBIRME", "REANUDAR"),
-        *("VOLTAR", "INSCREVER", "CADASTRAR", "RETOMAR"),
-    ),
-    HELP: ("HELP", "INFO", "AYUDA", "AJUDA"),
+OPT_OUT, OPT_IN, HELP = "opt_out", "opt_in", "help"
+# What the opt-in page writes into the reader's own message, the shop's name after it: the ledger then keeps
+# what they agreed to, in the words that they sent. Letters that every SMS has, so that it is one.
+JOINING = {
+    "es": "ALTA: acepto recibir por este medio ofertas y novedades de",
+    "pt": "CADASTRAR: aceito receber por este meio ofertas e novidades de",
+    "en": "SUBSCRIBE: I agree to receive on this channel offers and news from",
 }
-_POLITE = ("por favor", "porfavor", "porfa", "please", "gracias", "thanks", "thank you", "obrigado", "obrigada")
+LONGEST_NAME = 200  # characters of a shop's name after it
+
 # What Twilio itself made of a message: www.twilio.com/docs/messaging/tutorials/advanced-opt-out
-_CODES = {"STOP": OPT_OUT, "START": OPT_IN, "HELP": HELP}
+_CODES = {
+    "STOP": Reading((Intent.OPT_OUT,), opt_out=Certainty.FINAL, whole=True),
+    "START": Reading((Intent.OPT_IN,), whole=True),
+    "HELP": Reading((Intent.HELP,), whole=True),
+}
 
 
 def read(text: str, code: str = "") -> str:
-    """`opt_out`, `opt_in`, `help` or nothing: what the provider's own `code` says, else the whole message."""
-    known = _CODES.get(code.upper())
-    return known or (_MEANINGS.get(_plain(text), "") if text and len(text) <= LONGEST else "")
+    """What takes effect at once: `opt_out`, `opt_in`, `help`, or nothing."""
+    said = reading(text, code)
+    if said.opt_out is Certainty.FINAL:
+        return OPT_OUT
+    return said.intents[0].value if said.whole and said.intents[0] in (OPT_IN, HELP) else ""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
+def reading(text: str, code: str = "") -> Reading:
+    """
+    What a reply means: what the provider's `code` says, else its words.
+
+    A machine that answers in somebody's name opts nobody out by itself: what would be certain is doubtful.
+    """
+    if known := _CODES.get(code.upper()):
+        return known
+    if _joins(text):
+        return Reading((Intent.OPT_IN,), whole=True)
+    said = read_intents(text)
+    if code == AUTOMATIC:
+        doubt = Certainty.DOUBTFUL if said.opt_out is Certainty.FINAL else Certainty.NONE
+        return Reading((Intent.OUT_OF_OFFICE,), opt_out=doubt)
+    return said
+
+
+def _joins(text: str) -> bool:
+    return len(text) <= _LONGEST_JOINING and _plain(text).startswith(_JOINING)
+
+
 def _plain(text: str) -> str:
-    """Its letters and digits alone, without accents, case, and what politeness adds at either end."""
+    """Its letters and digits alone, without accents and case."""
     folded = unicodedata.normalize("NFKD", text.casefold())
-    bare = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    words = " ".join("".join(letter if letter.isalnum() else " " for letter in bare).split())
-    for polite in _POLITE:
-        words = words.removesuffix(f" {polite}").removeprefix(f"{polite} ")
-    return words.replace(" ", "")
+    return "".join(letter for letter in folded if letter.isalnum())
 
 
-_MEANINGS = {_plain(word): meaning for meaning, words in _WORDS.items() for word in words}
+_JOINING = tuple(map(_plain, JOINING.values()))
+_LONGEST_JOINING = max(map(len, JOINING.values())) + LONGEST_NAME

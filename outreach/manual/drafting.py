@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from outreach import clocks, facts, gates, releases, store, timing
+from outreach import clocks, coupons, facts, gates, releases, store, timing
 from outreach.campaigns import Campaign
 from outreach.channels import Outgoing
 from outreach.conditions import minor_digits
@@ -401,6 +401,7 @@ def filled(
     now: datetime,
     *,
     public_id: str = "preview",
+    coupon: coupons.Given | None = None,
 ) -> Outgoing:
     """
     The message as the dispatcher would hand it over; its links lead nowhere, since nobody keeps them.
@@ -413,7 +414,7 @@ def filled(
     chunk = Chunk(loaded, "", now, now)
     going = Going(_Row(public_id, item.due_at), item, facts.rules(item))
     sender = sender_of(loaded.settings, channel, to.contact_id)
-    return fill(db, chunk, going, found, to, context, sender=sender, conversation=False).outgoing
+    return fill(db, chunk, going, found, to, context, sender=sender, conversation=False, coupon=coupon).outgoing
 
 
 def shown(customer: str, outgoing: Outgoing) -> Shown:

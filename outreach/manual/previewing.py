@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 
-from outreach import arms, facts, gates, occasions, releases, store, timing
+from outreach import arms, coupons, facts, gates, occasions, releases, store, timing
 from outreach import campaigns as campaign_files
 from outreach.addresses import normal_email, normal_phone
 from outreach.campaigns import Campaign, Step, Trigger
@@ -28,7 +28,7 @@ from outreach.facts import Item
 from outreach.gates import ContactFacts, Defer, Facts
 from outreach.manual.drafting import Amount, cost, filled, permitted
 from outreach.manual.people import named
-from outreach.models import Case, Customer, CustomerStats, Order, ShopEvent, Suppression, table
+from outreach.models import Answer, Case, Coupon, Customer, CustomerStats, Order, Reply, ShopEvent, Suppression, table
 from outreach.occasions import Occasion
 from outreach.releases import Loaded
 from outreach.render import Templates, sample_facts, sms_segments
@@ -42,7 +42,14 @@ TEST = "[TEST] "
 MOST_SAMPLED = 50  # attributes of a sample record that a template may name
 
 _customers, _stats, _suppressions = table(Customer), table(CustomerStats), table(Suppression)
-_orders, _cases, _shop_events = table(Order), table(Case), table(ShopEvent)
+_orders, _cases, _shop_events, _answers, _replies = (
+    table(Order),
+    table(Case),
+    table(ShopEvent),
+    table(Answer),
+    table(Reply),
+)
+_coupons = table(Coupon)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Preview:
     is_sample: bool
     notes: tuple[str, ...]
     outgoing: Outgoing
+    coupon: coupons.Given | None  # that it would bring, or a sample where none is to be had; None: it brings none
     cost: Decimal | None
     gates: tuple[GateSays, ...]
 
@@ -150,6 +158,7 @@ class _Previewing:
         self.connection, self.db, self.loaded, self.settings = connection, db, loaded, loaded.settings
         self.campaign, self.step, self.customer, self.now = campaign, step, customer, now
         self.notes: list[str] = []
+        self.coupon: coupons.Given | None = None
 
     def made(self, channel: str | None, variant: str | None) -> Preview:
         occasion = self._occasion()
@@ -163,6 +172,7 @@ class _Previewing:
             rules = replace(rules, channels=(channel,))
         self._note(found, item, occasion)
         context = facts.contexts(self.connection, self.settings, [item])[0]
+        self.coupon = self._coupon(item, found)
         outgoing = self._sampled(item, found, by, context) if is_sample else self._filled(item, found, by, context)
         amount = Amount(1, outgoing.content.segments)
         return Preview(
@@ -175,6 +185,7 @@ class _Previewing:
             is_sample=is_sample,
             notes=tuple(self.notes),
             outgoing=outgoing,
+            coupon=self.coupon,
             cost=cost(self.settings, {by: amount}),
             gates=tuple(
                 GateSays(
@@ -211,6 +222,10 @@ class _Previewing:
         subject = self.campaign.trigger.subject
         if subject in ("order", "case"):
             return f"{subject} {context[subject]['id']}"
+        if subject == "coupon":
+            return f"coupon {self.coupon.code}" if self.coupon is not None else "coupon"
+        if subject == "answer":
+            return f"answer to {context['answer']['survey']}"
         return str(context["event"]["name"]) if subject == "event" else ""
 
     # --- which record
@@ -227,6 +242,9 @@ class _Previewing:
             ),
             "case": (_cases, _cases.c.closed_at if trigger.event == "case.closed" else _cases.c.opened_at),
             "event": (_shop_events, _shop_events.c.at),
+            "answer": (_answers, _answers.c.changed_at),
+            "reply": (_replies, _replies.c.at),
+            "coupon": (_coupons, _coupons.c.issued_at),
         }[trigger.subject]
         assert column is not None  # noqa: S101 - an order's trigger has its time
         query = select(of.c.id, column).where(of.c.customer_id == self.customer, column <= self.now)
@@ -234,6 +252,9 @@ class _Previewing:
             query = query.where(of.c.name == trigger.event)
         if trigger.event == "case.overdue":
             query = query.where(of.c.closed_at.is_(None))
+        if trigger.subject == "coupon":
+            theirs = (of.c.status == coupons.State.ISSUED, of.c.expires_at > self.now)
+            query = query.where(*theirs, *([of.c.offer == trigger.offer] if trigger.offer else []))
         rows = self.connection.execute(query.order_by(column.desc(), of.c.id.desc())).all()
         all_of = [Occasion(self.customer, i, f"{trigger.event}:{i}", self._fired(at)) for i, at in rows]
         anywhere = replace(self.campaign, where=None)
@@ -285,7 +306,32 @@ class _Previewing:
 
     def _filled(self, item: Item, found: Facts, channel: str, context: Mapping[str, Any]) -> Outgoing:
         public_id = f"test-{secrets.token_hex(16)}"
-        return filled(self.db, self.loaded, item, found, channel, context, self.now, public_id=public_id)
+        return filled(
+            self.db, self.loaded, item, found, channel, context, self.now, public_id=public_id, coupon=self.coupon
+        )
+
+    def _coupon(self, item: Item, found: Facts) -> coupons.Given | None:
+        """What the message would bring, not allocated: nothing is written, and the next customer may get this code."""
+        offer = self.settings.offers.get(self.step.offer or "")
+        about = item.record_id if item.campaign.trigger.subject == "coupon" else None
+        if offer is None and about is None:
+            return None
+        wanted = coupons.Wanted(0, self.customer, offer.name if offer else "", about)
+        given = coupons.would_give(self.connection, self.settings, self.now, wanted, found.zones)
+        if isinstance(given, coupons.Given):
+            if not given.is_kept and given.coupon.id is None and given.offer.is_generated:
+                self.notes.append("the code is made when the message leaves: it will be another one")
+            return given
+        if isinstance(given, coupons.Denied):
+            self.notes.append(f"they would get no coupon, and the message would end: {given.detail}")
+        else:
+            self.notes.append(f"{given.reason}: the campaign would pause before this message; a sample code stands in")
+        if offer is None:
+            offer = self.settings.offers[self._offer_of(about)]
+        return coupons.sample(offer, self.now, found.zones, self.settings.business.timezone)
+
+    def _offer_of(self, coupon: int | None) -> str:
+        return str(self.connection.execute(select(_coupons.c.offer).where(_coupons.c.id == coupon)).scalar_one())
 
     def _sampled(self, item: Item, found: Facts, channel: str, context: Mapping[str, Any]) -> Outgoing:
         """With sample facts for the record that is not there, and for each attribute that the template asks of it."""
@@ -293,8 +339,9 @@ class _Previewing:
         fields = self.settings.events.get(self.campaign.trigger.event, ()) if subject == "event" else ()
         asked = [f"event.{name}" for name in fields]
         own = ("order", "matched") if subject == "order" else (subject,)
+        sampled = "offer" if subject == "coupon" else subject
         for _ in range(MOST_SAMPLED):
-            sample = {name: value for name, value in sample_facts({subject}, asked).items() if name in own}
+            sample = {name: value for name, value in sample_facts({sampled}, asked).items() if name in own}
             try:
                 return self._filled(item, found, channel, {**context, **sample})
             except TemplateError as error:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from outreach import occasions, releases, store
+from outreach import coupons, occasions, releases, store
 from outreach.models import CampaignState, Fresh, table
 from outreach.planner.enrolling import enrol
 from outreach.planner.tick import CampaignCounts, PlanCounts, Tick
@@ -49,6 +49,9 @@ def plan(db: Database, settings: Settings, now: datetime) -> PlanCounts:
                 enrol(tick, campaign, state, newest, writer)
                 write_due(tick, campaign, writer)
         _prune(tick, newest)
+        if loaded.settings.offers:
+            with store.read(db) as connection:
+                counts.offers.extend(coupons.running_out(connection, loaded.settings, loaded.campaigns.values(), now))
     with store.write(db) as connection:
         store.record_tick(connection, "plan", now, now, counts.as_json())
     return counts

@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, select
 
 from outreach import timing
 from outreach.campaigns import Campaign
+from outreach.coupons import Low
 from outreach.models import CampaignState, table
 from outreach.releases import Loaded
 from outreach.settings import Settings
@@ -48,6 +49,7 @@ class PlanCounts:
 
     by_campaign: dict[str, CampaignCounts] = field(default_factory=dict)
     paused: list[dict[str, str]] = field(default_factory=list)
+    offers: list[Low] = field(default_factory=list)  # that run out
 
     def total(self, what: str) -> int:
         return sum(getattr(counts, what) for counts in self.by_campaign.values())
@@ -76,7 +78,7 @@ class PlanCounts:
             "skipped": self.skipped,
             "by_campaign": {name: counts.as_json() for name, counts in self.by_campaign.items()},
             "paused": self.paused,
-        }
+        } | ({"offers": [one.as_json() for one in self.offers]} if self.offers else {})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from outreach.models import (
     Message,
     Order,
     Reason,
+    Reply,
     ShopEvent,
     Status,
     StepState,
@@ -221,7 +222,9 @@ class Writer:
 
 
 _RECORDS = {"order": table(Order), "case": table(Case), "event": table(ShopEvent), "customer": _customers}
+_replies = table(Reply)
 _NAMES = {subject: select(of.c.id, of.c.external_id).where(among(of.c.id, "ids")) for subject, of in _RECORDS.items()}
+_NAMES["reply"] = select(_replies.c.id, _replies.c.event_id.label("external_id")).where(among(_replies.c.id, "ids"))
 
 
 def _names(connection: Connection, campaign: Campaign, due: Sequence[DueStep]) -> dict[int, str]:

@@ -122,10 +122,25 @@ def decide(
 
 # --- what was reported -------------------------------------------------------------------------------
 
-HAD_IT = frozenset({"accepted", "delivered", "deferred", "opened", "clicked", "complained", "reply", "replied"})
+HAD_IT = frozenset(
+    {
+        "accepted",
+        "delivered",
+        "deferred",
+        "opened",
+        "clicked",
+        "complained",
+        "reply",
+        "replied",
+        "rated",
+        "auto_replied",
+    }
+)
 REFUSED_IT = frozenset({"failed", "bounced", "opted_out"})  # after it was accepted; but see `_shows`
 EVIDENCE = HAD_IT | REFUSED_IT
-MEANT = frozenset({"reply", "replied", "opted_out"})  # people write back without naming a message
+MEANT = frozenset(
+    {"reply", "replied", "rated", "auto_replied", "opted_out"}
+)  # people write back without naming a message
 OUR_OWN = ("refused:", "task:")  # beginnings of the ids of events that our own answers left: of an earlier attempt
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from outreach import releases, store
+from outreach import coupons, releases, store
 from outreach.errors import NotFound, OutreachError
 from outreach.models import Customer, Message, Reason, Status, table
 from outreach.reconciler import looking
@@ -196,6 +196,7 @@ def _settle(connection: Connection, loaded: Loaded | None, row: Any, decision: D
     assert changed, "a locked row has changed"  # noqa: S101
     if decision is Decision.RESEND:
         forget(connection, [row.id])
+        coupons.doubted(connection, [row.id])
     if decision is Decision.SENT:
         put_tags(connection, tags_of(loaded, row))
     return Resolved(row.public_id, str(values["status"]), follows)

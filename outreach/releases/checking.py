@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy import text as sql
 
 from outreach import campaigns as campaign_files
-from outreach import conditions, store
+from outreach import conditions, replies_file, store
 from outreach.campaigns import Campaign
 from outreach.errors import Problem
 from outreach.models import (
     Case,
+    Coupon,
     CustomerDate,
     Order,
     ShopEvent,
@@ -32,7 +34,8 @@ from outreach.settings import position as settings_position
 from outreach.settings import problems as settings_problems
 from outreach.store import Database
 
-_orders = table(Order)
+_orders, _coupons = table(Order), table(Coupon)
+WRITTEN_ON = ("email", "sms", "whatsapp", "messenger")
 
 
 def check(files: Mapping[str, str], settings: Settings, db: Database | None = None) -> list[Problem]:
@@ -42,6 +45,7 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
     problems += settings_problems(settings)
     templates = Templates(only_templates(files), used.business)
     problems += templates.file_problems()
+    problems += _reply_problems(files, used, templates)
     for name, expression in used.segments.items():
         file, line, column = settings_position(settings, "segments", name)
         problems += [
@@ -52,11 +56,30 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
         problems += _condition_problems(files, campaign, used)
         problems += _template_problems(files, campaign, used, templates)
         problems += _unapproved(campaign, used, templates)
+        if db is not None:
+            problems += _without_codes(files, db, campaign, used)
         if db is not None and (text := _cannot_fire(db, campaign)):
             problems.append(
                 Problem(*campaign_files.position(files, campaign.name, "trigger"), "trigger", text, warning=True)
             )
     return sorted(set(problems), key=lambda problem: (problem.warning, problem.file, problem.line, problem.column))
+
+
+def _reply_problems(files: Mapping[str, str], settings: Settings, templates: Templates) -> list[Problem]:
+    """What is wrong with replies.yaml, and with the templates that it answers with, on every channel people write on."""
+    automatic, found = replies_file.load(files)
+    channels = [name for name in WRITTEN_ON if name in settings.channels]
+    for path, answer in automatic.all():
+        if not answer.template:
+            continue  # told already
+        found += templates.problems(
+            answer.template,
+            channels,
+            purpose="transactional",
+            max_segments=settings.sms_segments,
+            position=replies_file.position(files, *path),
+        )
+    return found
 
 
 def _condition_problems(files: Mapping[str, str], campaign: Campaign, settings: Settings) -> list[Problem]:
@@ -115,6 +138,25 @@ def _unapproved(campaign: Campaign, settings: Settings, templates: Templates) ->
     return list(dict.fromkeys(found))
 
 
+def _without_codes(files: Mapping[str, str], db: Database, campaign: Campaign, settings: Settings) -> list[Problem]:
+    """Steps whose offer has no live code to give out: their campaign would pause at the first message."""
+    found = []
+    for index, step in enumerate(campaign.steps):
+        offer = settings.offers.get(step.offer or "")
+        if offer is None or not campaign.active or offer.shared_code or (offer.trust and offer.is_generated):
+            continue
+        some = select(_coupons.c.id).where(sql("status = 'live'"), _coupons.c.offer == offer.name).limit(1)
+        with store.read(db) as connection:
+            if connection.execute(some).first() is not None:
+                continue
+        how = f"{offer.name} 500" if offer.is_generated else offer.name
+        text = f"the offer `{offer.name}` has no live code: the campaign would pause before its first message"
+        hint = f"`outreach coupons make {how}`" + (", then `outreach coupons activate`" if offer.is_generated else "")
+        place = campaign_files.position(files, campaign.name, "steps", index, "offer")
+        found.append(Problem(*place, "no-codes", text, hint, warning=True))
+    return found
+
+
 def _cannot_fire(db: Database, campaign: Campaign) -> str | None:
     """Why no record there is can fire the trigger; None when one can, or nothing was imported yet."""
     trigger = campaign.trigger
@@ -129,6 +171,8 @@ def _cannot_fire(db: Database, campaign: Campaign) -> str | None:
         elif trigger.subject == "case":
             if connection.execute(select(table(Case).c.id).limit(1)).first() is None:
                 return f"{trigger.event}: no case has been imported, so nothing can start this campaign"
+        elif trigger.subject in ("answer", "reply"):
+            return None  # the campaign that asks may be published together with this one
         elif trigger.subject == "event":
             events = table(ShopEvent)
             if connection.execute(select(events.c.id).where(events.c.name == trigger.event).limit(1)).first() is None:

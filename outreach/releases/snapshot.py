@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from outreach import campaigns as campaign_files
-from outreach import store, timing
+from outreach import replies_file, store, timing
 from outreach.campaigns import Campaign
 from outreach.errors import ReleaseError
 from outreach.models import (
@@ -23,6 +23,7 @@ from outreach.models import (
     table,
 )
 from outreach.render import Templates
+from outreach.replies_file import AutoAnswers
 from outreach.settings import SETTINGS_FILE, Settings, raw_catalogue, with_catalogue
 from outreach.store import Database
 
@@ -39,6 +40,7 @@ class Loaded:
     campaigns: Mapping[str, Campaign]
     templates: Templates
     settings: Settings  # the live settings with the release's catalogue
+    replies: AutoAnswers = field(default_factory=AutoAnswers)
 
 
 def read_files(workspace: Path) -> dict[str, str]:
@@ -52,6 +54,8 @@ def read_files(workspace: Path) -> dict[str, str]:
     for pattern in ("campaigns/*.yaml", "message_templates/**/*.j2"):
         for path in sorted(workspace.glob(pattern)):
             files[path.relative_to(workspace).as_posix()] = _text(path)
+    if (automatic := workspace / replies_file.FILE).is_file():
+        files[replies_file.FILE] = _text(automatic)
     settings_file = workspace / SETTINGS_FILE
     raw = raw_catalogue(_text(settings_file)) if settings_file.is_file() else {}
     files[CATALOGUE] = json.dumps(raw, ensure_ascii=False, sort_keys=True)
@@ -92,10 +96,11 @@ def current(db: Database, settings: Settings) -> Loaded | None:
 def _compile(number: int, at: datetime, files: Mapping[str, str], settings: Settings) -> Loaded:
     used = with_catalogue(settings, json.loads(files[CATALOGUE]))
     campaigns, problems = campaign_files.load(files, used)
-    errors = [problem for problem in problems if not problem.warning]
+    replies, wrong = replies_file.load(files)
+    errors = [problem for problem in (*problems, *wrong) if not problem.warning]
     if errors:
         raise ReleaseError(f"release {number} does not fit the settings any more: {errors[0]}; mend and publish again")
-    return Loaded(number, at, campaigns, Templates(only_templates(files), used.business), used)
+    return Loaded(number, at, campaigns, Templates(only_templates(files), used.business), used, replies)
 
 
 def listed(db: Database) -> list[dict[str, Any]]:

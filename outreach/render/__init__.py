@@ -6,6 +6,7 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
     sandbox      the environment that templates run in
     filters      money, dates, greetings, links
     check        which names a template uses, and which do not exist, without running it
+    inlining     an e-mail's style sheets into its elements
     plain_text   an e-mail's text part from its HTML
     segments     SMS parts and encoding
 """
@@ -25,6 +26,7 @@ from jinja2.exceptions import SecurityError
 from outreach.errors import OutreachError, Problem, TemplateError
 from outreach.render.check import Reading, read_template
 from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
+from outreach.render.inlining import inlined
 from outreach.render.plain_text import from_html, tidy
 from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, joined
 from outreach.render.segments import outside_gsm, sms_segments
@@ -246,7 +248,11 @@ class Templates:
         `position` is the place of the step's `template:`, for what has no place of its own. Warnings: names that
         some records lack and no `if` guards, and SMS of more than `max_segments` parts with sample facts.
         """
-        subjects = {subject} | ({"offer"} if has_offer else set()) | ({"survey"} if has_survey else set())
+        subjects = (
+            {subject}
+            | ({"offer"} if has_offer or subject == "coupon" else set())
+            | ({"survey"} if has_survey else set())
+        )
         found: list[Problem] = []
         for channel in channels:
             if self.path(template, channel, None) is None:
@@ -423,7 +429,8 @@ def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
     facts["email"] = {key: text for key, text in head.items() if text}
     html = _filled(ready.body, facts).strip()
     text = tidy(_filled(ready.written_text, facts)) if ready.written_text else from_html(html)
-    return Content("email", text, head.get("subject", ""), html, head.get("preheader", ""), links=_links(run))
+    styled = inlined(html, ready.body.filename or "")
+    return Content("email", text, head.get("subject", ""), styled, head.get("preheader", ""), links=_links(run))
 
 
 def _links(run: Run) -> tuple[Link, ...]:

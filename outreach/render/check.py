@@ -116,7 +116,7 @@ def _column(source: Source, line: int, name: str) -> int:
 
 def _parsed(text: str, scope: Scope) -> nodes.Template | None:
     try:
-        return scope.reading.environment.parse(text, filename=scope.file)
+        return scope.reading.environment.tree(text, scope.file)
     except TemplateSyntaxError as error:
         place = nodes.Const(None, lineno=error.lineno)
         scope.reading.add(scope, place, "template-syntax", "", f"cannot be read: {(error.message or '').rstrip('.')}")
@@ -366,7 +366,12 @@ def _available(shape: Shape, node: nodes.Node, scope: Scope, base: Shape = ANY) 
 
 
 def _origin(subjects: tuple[str, ...]) -> str:
-    origins = {"offer": "a step that names an offer", "survey": "a step that names a survey", "email": "e-mail"}
+    origins = {
+        "answer": "the trigger survey.answered",
+        "offer": "a step that names an offer",
+        "survey": "a step that names a survey",
+        "email": "e-mail",
+    }
     return " or ".join(origins.get(subject, f"triggers about an {subject}") for subject in subjects).replace(
         "an case", "a case"
     )

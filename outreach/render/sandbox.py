@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -245,6 +245,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.filters = {**filters, COUNTED: _counted}
         self.globals = GLOBALS
+        self.tree = lru_cache(maxsize=64)(self._tree)  # layouts are read with every file that extends them
+
+    def _tree(self, text: str, file: str) -> nodes.Template:
+        """The text as Jinja2 reads it, for looking only; `tree` keeps the last ones. Raises TemplateSyntaxError."""
+        return self.parse(text, filename=file)
 
     def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:  # noqa: ARG002
         """The same few for every template: Jinja2 would chain and copy them for each rendering."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, and_, func, select, true, type_coerce
 
 from outreach.campaigns import Goal
-from outreach.models import Case, Enrolment, Message, MessageEvent, Order, ShopEvent, Status, table
+from outreach.models import Answer, Case, Enrolment, Message, Order, ShopEvent, Status, table
 from outreach.reports import Report
 from outreach.reports.periods import grid, instants
 from outreach.reports.retention import share
@@ -29,7 +29,7 @@ CAMPAIGNS = (
     *("held", "skipped", "expired", "cancelled", "by_reason", "goal", "attributed", "rate", "low", "high"),
 )
 
-_enrolments, _messages, _events = table(Enrolment), table(Message), table(MessageEvent)
+_enrolments, _messages, _answers = table(Enrolment), table(Message), table(Answer)
 _orders, _cases, _shop_events = table(Order), table(Case), table(ShopEvent)
 
 
@@ -170,5 +170,5 @@ def _source(event: str) -> tuple[Any, Any, Any] | None:
         at = _cases.c[f"{tail}_at"]
         return _cases, at, at.is_not(None)
     if event == "survey.answered":
-        return _events, _events.c.at, and_(_events.c.kind == "answered", _events.c.customer_id.is_not(None))
+        return _answers, _answers.c.changed_at, true()
     return _shop_events, _shop_events.c.at, _shop_events.c.name == event

@@ -15,15 +15,25 @@ from outreach.store import Database, read
 
 REPLIES = ("id", "customer", "channel", "text", "received_at", "intents", "score", "message", "order", "case")
 
+# What somebody waits for an answer to.
+WANTS_ANSWER = frozenset(("help", "complaint", "cancellation", "return", "refund", "question", "other"))
+
 _replies, _customers, _messages = table(Reply), table(Customer), table(Message)
 _orders, _cases = table(Order), table(Case)
 
 
 def replies(
-    db: Database, *, customer: str | None = None, channel: str | None = None, limit: int | None = None
+    db: Database,
+    *,
+    customer: str | None = None,
+    channel: str | None = None,
+    unanswered: bool = False,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """
     The replies, the oldest first; `limit` keeps the latest.
+
+    `unanswered` keeps those of known customers that want an answer and have had none from a person.
 
     `customer`, `order` and `case` are the shop's own ids, `message` our public one; None where there
     is none, as for a stranger's. Times are ISO 8601 in UTC.
@@ -51,7 +61,11 @@ def replies(
             wanted = wanted.where(r.customer_id == known)
         if channel is not None:
             wanted = wanted.where(r.channel == channel)
-        rows = connection.execute(wanted.limit(limit)).all()
+        if unanswered:
+            wanted = wanted.where(r.answered_at.is_(None), r.customer_id.is_not(None))
+            rows = [row for row in connection.execute(wanted) if WANTS_ANSWER & set(row.intents)][:limit]
+        else:
+            rows = list(connection.execute(wanted.limit(limit)))
     return [dict(zip(REPLIES, map(_plain, row), strict=True)) for row in reversed(rows)]
 
 

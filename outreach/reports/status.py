@@ -78,6 +78,7 @@ class Status:
     ticks: list[Tick]
     last_import_at: datetime | None
     alarms: list[Alarm]
+    cases: dict[str, int]  # open, and of those overdue
     newest: datetime | None  # the newest time that a stage has seen
 
     def as_json(self) -> dict[str, Any]:
@@ -179,6 +180,7 @@ def _status(query: Query, now: datetime) -> Status:
         ticks=_ticks(query),
         last_import_at=_time(imported),
         alarms=_alarms(query),
+        cases=_cases(query, at),
         newest=_time(next(iter(query("SELECT newest FROM installation", ())), (None,))[0]),
     )
 
@@ -199,6 +201,12 @@ def _alarms(query: Query) -> list[Alarm]:
     """Without the notes that the watch keeps beside them, whose names begin with a dot."""
     text = "SELECT name, text, since FROM alarms WHERE substr(name, 1, 1) <> '.' ORDER BY since, name"
     return [Alarm(name, said, _at(since)) for name, said, since in query(text, ())]
+
+
+def _cases(query: Query, at: int) -> dict[str, int]:
+    counts = "SELECT count(*), sum(CASE WHEN due_at <= ? THEN 1 ELSE 0 END) FROM cases WHERE closed_at IS NULL"
+    (opened, overdue), *_ = query(f"{counts} AND opened_at <= ?", (at, at))
+    return {"open": int(opened), "overdue": int(overdue or 0)}
 
 
 def _ticks(query: Query) -> list[Tick]:

@@ -4,6 +4,8 @@ The web app: what providers, the shop and the readers of messages send to us.
     webhooks    what providers post: signatures, bodies, on disk before the 2xx
     shop        POST /events: the shop's own events, signed by the shop
     pages       /l/TOKEN: unsubscribe, preferences, tracked links      drawing  words  templates/
+    surveys     /l/TOKEN: questions, and thanks for the answers        survey_words
+    join        /join: how to agree to receive offers and news         joining
     watching    /healthz and /metrics
     intake      what all routes share: bodies read in pieces, refusals counted
     serving     uvicorn in a thread of its own
@@ -31,7 +33,7 @@ from outreach.errors import OutreachError
 from outreach.logs import place, say
 from outreach.settings import Settings
 from outreach.store import Database
-from outreach.web import pages, shop, watching, webhooks
+from outreach.web import join, pages, shop, watching, webhooks
 from outreach.web.drawing import headers, notice
 from outreach.web.intake import Reason, Refused, Site
 from outreach.web.words import words_for
@@ -67,7 +69,7 @@ def create_app(settings: Settings, db: Database, clock: Callable[[], datetime] =
     )
     app.add_middleware(_Guard, site=site)
     app.add_exception_handler(Refused, lambda _, error: _refused(site, error))
-    for routes in (webhooks.routes, shop.routes, pages.routes, watching.routes):
+    for routes in (webhooks.routes, shop.routes, pages.routes, join.routes, watching.routes):
         app.include_router(routes(site))
     return app
 

@@ -3,6 +3,7 @@ The pages that links in messages lead to: `/l/TOKEN`.
 
     unsubscribe     a page with one button, and the one-click POST of RFC 8058
     preferences     offers and news by channel, on or off
+    survey          questions, and thanks for the answers (surveys)
     url             a redirect to the address that the message named, noted as a click
 
 Opening a page changes nothing, since mail scanners follow links; only a POST acts. The token in the
@@ -28,12 +29,13 @@ from outreach.channels import InboundEvent
 from outreach.errors import DatabaseError
 from outreach.inbox import Person
 from outreach.values import CONTACT_KIND
+from outreach.web import surveys
 from outreach.web.drawing import draw, notice
 from outreach.web.intake import FORM, MULTIPART, Reason, Site, body, media_type
 from outreach.web.words import Words, words_for
 
 ONE_CLICK = ("List-Unsubscribe", "One-Click")  # www.rfc-editor.org/rfc/rfc8058, section 3.2
-MOST_BYTES = 16 * 1024
+MOST_BYTES = 64 * 1024  # several comments of a thousand characters, each up to 12 bytes in a form
 WITH_PAGES = ("unsubscribe", "preferences")  # kinds of links
 
 # What the reader of a text message may take for a part of the address does no harm: a full stop, a bracket.
@@ -49,8 +51,12 @@ _FORM: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "List-Unsubscribe": {"type": "string", "enum": ["One-Click"]},
-                        "act": {"type": "string", "enum": ["stop", "choose"]},
+                        "act": {"type": "string", "enum": ["stop", "choose", "answer"]},
                         "keep": {"type": "array", "items": {"type": "string"}},
+                    },
+                    "patternProperties": {
+                        f"^{surveys.SCORE}": {"type": "string", "description": "The score given to this survey."},
+                        f"^{surveys.WHY}": {"type": "string", "description": "Why, in the reader's words."},
                     },
                 }
             }
@@ -97,7 +103,7 @@ def routes(site: Site) -> APIRouter:
     @router.post("/l/{token}", openapi_extra=_FORM)
     @router.post("/l/{token}/choose", openapi_extra=_FORM, operation_id="act_on_choices")
     def act(token: str, request: Request, raw: Posted) -> Response:
-        """Unsubscribe, by button or in one click, or take over the preferences."""
+        """Unsubscribe, by button or in one click, take over the preferences, or answer a survey."""
         return _act(site, request, token, form_of(request.headers, raw))
 
     return router
@@ -115,6 +121,8 @@ def _open(site: Site, request: Request, written: str) -> Response:
         if request.method == "GET" and not _is_ahead(request.headers):
             _note_click(site, token, link.public_id)
         return RedirectResponse(link.target, 302)
+    if link.kind in surveys.KINDS:
+        return surveys.show(site, request, token) or _missing(site, request)
     person = _person(site, token) if link.kind in WITH_PAGES else None
     if person is None:
         return _missing(site, request)
@@ -157,6 +165,8 @@ def _act(site: Site, request: Request, written: str, form: Sequence[tuple[str, s
     """
     token = token_of(written)
     link = inbox.link(site.db, token) if token else None
+    if token is not None and link is not None and link.kind in surveys.KINDS:
+        return surveys.take(site, request, token, form) or _missing(site, request)
     if token is None or link is None or link.kind not in WITH_PAGES:
         return _missing(site, request)
     one_click = ONE_CLICK in form

@@ -68,7 +68,7 @@ def routes(site: Site) -> APIRouter:
     """The endpoint for the shop's own events."""
     router = APIRouter(tags=["events"], responses=_REFUSALS)
 
-    @router.post("/events", openapi_extra=_described(tuple(site.settings.events)))
+    @router.post("/events", openapi_extra=_described((*site.settings.events, posting.REDEEMED)))
     def events(request: Request, raw: Body) -> dict[str, int]:
         """Take over an event, or up to 1,000; all of them are on disk when this answers, or none."""
         now = site.clock()

@@ -4,6 +4,7 @@ What providers post: verified over the raw body, read, and on disk before they h
     POST /webhooks/twilio/messages      what people write
     POST /webhooks/twilio/status        what became of messages; `m` in its query is our id of the message
     POST /webhooks/sendgrid/events      what became of e-mails
+    POST /webhooks/sendgrid/inbound     e-mails that people write, taken by Inbound Parse
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from outreach import inbox
+from outreach.channels.sendgrid import inbound
 from outreach.store import in_chunks
-from outreach.web.intake import FORM, JSON, Reason, Refused, Site, body
+from outreach.web.intake import FORM, JSON, MULTIPART, Reason, Refused, Site, body
 
 # A text of 1,600 characters, each up to 12 bytes in a form, and Twilio's other parameters: far below this.
 TWILIO_BYTES = 128 * 1024
@@ -22,6 +24,7 @@ TWILIO_BYTES = 128 * 1024
 SENDGRID_BYTES = 2 * 1024 * 1024
 
 TwilioBody = Annotated[bytes, Depends(body(TWILIO_BYTES, FORM))]
+MailBody = Annotated[bytes, Depends(body(inbound.MOST_REQUEST, MULTIPART))]
 SendGridBody = Annotated[bytes, Depends(body(SENDGRID_BYTES, JSON))]
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -58,6 +61,16 @@ _EVENT = {
 _EVENTS = _posted(JSON, {"type": "array", "items": {"type": "object", "properties": _EVENT}})
 
 
+_MAIL = _posted(
+    MULTIPART,
+    {
+        "type": "object",
+        "properties": {"email": _TEXT, "headers": _TEXT, "text": _TEXT, "html": _TEXT, "envelope": _TEXT},
+        "additionalProperties": True,
+    },
+)
+
+
 def routes(site: Site) -> APIRouter:
     """The webhooks of the providers that outreach ships with."""
     router = APIRouter(tags=["webhooks"], responses=_REFUSALS)
@@ -80,7 +93,33 @@ def routes(site: Site) -> APIRouter:
         take(site, "sendgrid", request, raw)
         return Response(status_code=204)
 
+    @router.post("/webhooks/sendgrid/inbound", status_code=200, response_class=Response, openapi_extra=_MAIL)
+    def sendgrid_inbound(request: Request, raw: MailBody) -> Response:
+        """An e-mail that somebody wrote."""
+        take_mail(site, request, raw)
+        return Response(status_code=200)
+
     return router
+
+
+def take_mail(site: Site, request: Request, raw: bytes) -> None:
+    """
+    Store what a mail says that SendGrid posts; returning means that it is on disk.
+
+    Raises:
+        Refused: it is not SendGrid's, cannot be read, or nothing is set up by which that could be told.
+        DatabaseError: it could not be taken just now, and should be sent again.
+    """
+    if not inbound.is_set_up(site.settings):
+        raise Refused(404, Reason.NOT_SET_UP, f"neither {inbound.KEY} nor {inbound.TOKEN} is set here")
+    if not inbound.is_authentic(site.settings, site.url_of(request), request.headers, raw):
+        raise Refused(403, Reason.SIGNATURE, "the signature or the token is missing or wrong")
+    try:
+        events = inbound.read_mail(site.settings, request.headers, raw)
+    except ValueError as error:
+        raise Refused(400, Reason.UNREADABLE, "this cannot be read as a mail of Inbound Parse") from error
+    inbox.accept_mail(site.db, site.settings, site.clock(), "sendgrid", events)
+    site.count_taken("sendgrid", len(events))
 
 
 def take(site: Site, provider: str, request: Request, raw: bytes) -> None:

@@ -82,6 +82,7 @@ class SendGrid:
         except ValueError:
             text = f"channels.{name}.from is not an address such as `Shop <hello@shop.example>`"
             raise ChannelError(text) from None
+        self._reply_to = settings.mailbox.reply_to if settings.mailbox else ""
         self._webhook_key = settings.secrets.get("SENDGRID_WEBHOOK_KEY", "")
         host = str(options.get("base_url") or HOSTS[options.get("region", "global")]).rstrip("/")
         self._api = api.client(_api_key(settings), host, configured.timeout)
@@ -183,7 +184,7 @@ class SendGrid:
 
     def _ask(self, request: Sequence[Prepared]) -> Verdict:
         """Make the request, once; whatever happens has a verdict. Any thread may."""
-        body = body_of(request, self._senders[request[0].sender], sandbox=self._sandbox)
+        body = body_of(request, self._senders[request[0].sender], sandbox=self._sandbox, reply_to=self._reply_to)
         return verdict_of(request, api.post(self._api.mail.send, body), sandbox=self._sandbox)
 
     def _learn(self, now: _Round, request: _Request, verdict: Verdict) -> Sequence[Receipt]:

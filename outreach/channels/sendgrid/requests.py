@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from outreach.channels import Blame, Outcome, Outgoing, Receipt
-from outreach.channels.mime import address, one_line
+from outreach.channels.mime import address, one_line, with_token
 
 ARGUMENT = "outreach"  # the custom argument that holds our id
 MOST_PERSONALIZATIONS = 1000  # of a request
@@ -136,9 +136,12 @@ class _Open:
         self._size += one.size
 
 
-def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool) -> dict[str, Any]:
+def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply_to: str = "") -> dict[str, Any]:
     """
     The JSON of one request, as plain data.
+
+    Where answers go is said once for a request, so only a message that goes alone has its own token there;
+    SendGrid's own Message-ID, which answers name, tells which message it was in any case.
 
     Of several messages each has its text and HTML as substitutions of its personalization. Their tags are drawn
     at random now, when the content has long been written, so that no content can hold one; SendGrid looks for
@@ -155,6 +158,8 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool) -> di
         # Else SendGrid may add an unsubscribe link and header of its own, whatever the message's purpose.
         "tracking_settings": {"subscription_tracking": {"enable": False}},
     }
+    if reply_to:
+        body["reply_to"] = {"email": reply_to if len(request) > 1 else with_token(reply_to, first.public_id)}
     if sandbox:
         body["mail_settings"] = {"sandbox_mode": {"enable": True}}
     return body

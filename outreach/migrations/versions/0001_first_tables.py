@@ -19,6 +19,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
+        "answers",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("survey", sa.String(), nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("occasion", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("scale", sa.String(), nullable=False),
+        sa.Column("score", sa.Integer(), nullable=False),
+        sa.Column("satisfied_from", sa.Integer(), nullable=False),
+        sa.Column("satisfied_to", sa.Integer(), nullable=False),
+        sa.Column("comment", sa.Text(), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("campaign", sa.String(), nullable=False),
+        sa.Column("step", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("survey", "customer_id", "occasion", name="uq_answers_occasion"),
+    )
+    op.create_index("ix_answers_changed", "answers", ["changed_at"], unique=False)
+    op.create_index("ix_answers_customer", "answers", ["customer_id", "kind", "changed_at"], unique=False)
+    op.create_table(
         "campaign_states",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("first_published_at", sa.BigInteger(), nullable=False),
@@ -33,6 +56,19 @@ def upgrade() -> None:
         sa.Column("look_again", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "case_notes",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("case_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("ix_case_notes_case", "case_notes", ["case_id"], unique=False)
     op.create_table(
         "cases",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -49,6 +85,12 @@ def upgrade() -> None:
         sa.Column("note", sa.String(), nullable=True),
         sa.Column("attributes", sa.JSON(), nullable=False),
         sa.Column("row_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("assignee", sa.String(), nullable=True),
+        sa.Column("opened_by", sa.String(), server_default="import", nullable=False),
+        sa.Column("reply_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("reopened", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("external_id"),
     )
@@ -97,6 +139,98 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("message_id"),
     )
     op.create_index(op.f("ix_contents_at"), "contents", ["at"], unique=False)
+    op.create_table(
+        "coupon_messages",
+        sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("coupon_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("settled", sa.Boolean(), nullable=False),
+        sa.Column("doubted", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("message_id"),
+    )
+    op.create_index("ix_coupon_messages_coupon", "coupon_messages", ["coupon_id"], unique=False)
+    op.create_index(
+        "ix_coupon_messages_open",
+        "coupon_messages",
+        ["message_id"],
+        unique=False,
+        sqlite_where=sa.text("NOT settled"),
+        postgresql_where=sa.text("NOT settled"),
+    )
+    op.create_table(
+        "coupon_redemptions",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("coupon_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("offer", sa.String(), nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("verdict", sa.String(), nullable=False),
+        sa.Column("recorded_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("ix_coupon_redemptions_coupon", "coupon_redemptions", ["coupon_id"], unique=False)
+    op.create_index("ix_coupon_redemptions_customer", "coupon_redemptions", ["customer_id"], unique=False)
+    op.create_index("ix_coupon_redemptions_order", "coupon_redemptions", ["order_id"], unique=False)
+    op.create_table(
+        "coupons",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("code", sa.String(), nullable=False),
+        sa.Column("offer", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("uses", sa.Integer(), nullable=False),
+        sa.Column("shareable", sa.Boolean(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("made_at", sa.BigInteger(), nullable=False),
+        sa.Column("issued_at", sa.BigInteger(), nullable=True),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("redeemed_at", sa.BigInteger(), nullable=True),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("voided_at", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("replaced_by", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index(
+        "ix_coupons_customer",
+        "coupons",
+        ["customer_id", "offer"],
+        unique=False,
+        sqlite_where=sa.text("customer_id IS NOT NULL"),
+        postgresql_where=sa.text("customer_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_coupons_expiring",
+        "coupons",
+        ["expires_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'issued'"),
+        postgresql_where=sa.text("status = 'issued'"),
+    )
+    op.create_index("ix_coupons_issued", "coupons", ["offer", "issued_at"], unique=False)
+    op.create_index(
+        "ix_coupons_pool",
+        "coupons",
+        ["offer", "status", "id"],
+        unique=False,
+        sqlite_where=sa.text("status IN ('made', 'live')"),
+        postgresql_where=sa.text("status IN ('made', 'live')"),
+    )
+    op.create_index(
+        "ix_coupons_replaced",
+        "coupons",
+        ["replaced_by"],
+        unique=False,
+        sqlite_where=sa.text("replaced_by IS NOT NULL"),
+        postgresql_where=sa.text("replaced_by IS NOT NULL"),
+    )
     op.create_table(
         "customer_dates",
         sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -304,6 +438,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("token"),
     )
     op.create_table(
+        "mailboxes",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("uidvalidity", sa.BigInteger(), nullable=False),
+        sa.Column("uid", sa.BigInteger(), nullable=False),
+        sa.Column("looked_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "manual_sends",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("template", sa.String(), nullable=False),
@@ -399,6 +541,12 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'unknown'"),
     )
     op.create_table(
+        "offers",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("issued", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "order_lines",
         sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
@@ -491,6 +639,26 @@ def upgrade() -> None:
     )
     op.create_index("ix_replies_at", "replies", ["at"], unique=False)
     op.create_index("ix_replies_customer", "replies", ["customer_id"], unique=False)
+    op.create_table(
+        "reply_answers",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("reply_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("contact_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("channel", sa.String(), nullable=False),
+        sa.Column("template", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("by", sa.String(), nullable=False),
+        sa.Column("menu", sa.String(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("ix_reply_answers_contact", "reply_answers", ["contact_id", "at"], unique=False)
+    op.create_index("ix_reply_answers_reply", "reply_answers", ["reply_id"], unique=False)
     op.create_table(
         "shop_events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

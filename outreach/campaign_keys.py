@@ -260,7 +260,12 @@ STEP = Record(
 CAMPAIGN = Record(
     (
         Key("title", text("a title", 200), "What people call it.", "the file's name"),
-        Key("active", YES_NO, "`no`: checked and published, but sends nothing.", "yes"),
+        Key(
+            "active",
+            YES_NO,
+            "`no`: checked and published, but sends nothing; switched on later, it takes only what comes after that.",
+            "yes",
+        ),
         Key("purpose", _PURPOSE, "Which rules its steps keep.", "marketing"),
         Key("trigger", TRIGGER, "What starts it.", required=True),
         Key("where", _CONDITION, "Only for customers of whom this is true at the occasion."),

@@ -620,6 +620,27 @@ def test_a_paused_or_inactive_campaign_writes_nothing_and_catches_up_without_a_b
     ]
 
 
+@pytest.mark.parametrize("campaign", [THANKS, LAPSE], ids=["record", "time"])
+def test_a_campaign_that_is_switched_on_sees_only_what_comes_later(
+    db: Database, settings: Settings, campaign: str
+) -> None:
+    publish(db, settings, NOW, it=f"{campaign}    active: no\n")
+    delivered(db, settings, 1, NOW - 86 * DAY, NOW + HOUR)  # lapses within two days
+    delivered(db, settings, 2, NOW + HOUR, NOW + 2 * HOUR)
+    planner.plan(db, settings, NOW + 5 * DAY)
+    publish(db, settings, NOW + 5 * DAY, it=campaign)
+
+    planner.plan(db, settings, NOW + 5 * DAY)
+    planner.plan(db, settings, NOW + 20 * DAY)
+    assert messages(db) == []
+
+    delivered(db, settings, 3, NOW + 20 * DAY + HOUR, NOW + 20 * DAY + 2 * HOUR)
+    planner.plan(db, settings, NOW + 20 * DAY + 2 * HOUR)
+    planner.plan(db, settings, NOW + 111 * DAY)
+    assert {row.customer_id for row in rows_of(db, Enrolment)} >= {3}
+    assert 1 not in {row.customer_id for row in rows_of(db, Enrolment)}
+
+
 def test_a_now_in_the_past_is_refused(db: Database, settings: Settings) -> None:
     planner.plan(db, settings, NOW)
 

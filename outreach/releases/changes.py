@@ -39,6 +39,7 @@ class Changes:
     """What publishing would change, in terms of people."""
 
     new_campaigns: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()  # those of them that are not switched on
     gone_campaigns: tuple[tuple[str, int], ...] = ()  # name, planned messages that would be withdrawn
     new_steps: tuple[str, ...] = ()
     gone_steps: tuple[tuple[str, int], ...] = ()
@@ -54,7 +55,9 @@ class Changes:
 
     def lines(self) -> list[str]:
         """The changes as sentences, the most far-reaching first."""
-        out = [f"new campaign {name}" for name in self.new_campaigns]
+        out = [f"new campaign {name}" for name in self.new_campaigns if name not in self.off]
+        if self.off:
+            out.append(f"new, and not switched on: {', '.join(self.off)}")
         out += [f"campaign {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_campaigns]
         out += [f"new step {name}" for name in self.new_steps]
         out += [f"step {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_steps]
@@ -67,6 +70,7 @@ class Changes:
         """The same as plain data."""
         return {
             "new_campaigns": list(self.new_campaigns),
+            "off": list(self.off),
             "gone_campaigns": dict(self.gone_campaigns),
             "new_steps": list(self.new_steps),
             "gone_steps": dict(self.gone_steps),
@@ -87,8 +91,10 @@ def diff(db: Database, settings: Settings, files: Mapping[str, str], now: dateti
         changed_files = tuple(sorted(p for p in {*before, *files} if before.get(p) != files.get(p)))
         used = with_catalogue(settings, json.loads(files[CATALOGUE]))
         fresh = [name for name, campaign in new.items() if name not in old and campaign.was not in old]
+        switched_on = [name for name, one in new.items() if one.active and name in old and not old[name].active]
         return Changes(
             new_campaigns=tuple(fresh),
+            off=tuple(name for name in fresh if not new[name].active),
             gone_campaigns=tuple((name, _planned(connection, name)) for name in gone),
             new_steps=tuple(_new_steps(old, new)),
             gone_steps=tuple((f"{c}/{s}", _planned(connection, c, s)) for c, s in _gone_steps(old, new)),
@@ -96,7 +102,9 @@ def diff(db: Database, settings: Settings, files: Mapping[str, str], now: dateti
             differently=tuple(_differently(connection, new, changed_files)),
             example=_example(before, files, changed_files),
             confirmed=tuple(
-                (name, confirmed(connection, new[name], used, now) or 0) for name in fresh if counts_ahead(new[name])
+                (name, confirmed(connection, new[name], used, now) or 0)
+                for name in (*fresh, *switched_on)
+                if new[name].active and counts_ahead(new[name])
             ),
             files=changed_files,
         )

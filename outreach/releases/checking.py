@@ -58,7 +58,7 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
         problems += _unapproved(campaign, used, templates)
         if db is not None:
             problems += _without_codes(files, db, campaign, used)
-        if db is not None and (text := _cannot_fire(db, campaign)):
+        if db is not None and campaign.active and (text := _cannot_fire(db, campaign)):
             problems.append(
                 Problem(*campaign_files.position(files, campaign.name, "trigger"), "trigger", text, warning=True)
             )

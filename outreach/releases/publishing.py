@@ -112,28 +112,30 @@ def _rename_step(connection: Connection, campaign: str, step: Step) -> None:
 def _note_campaign(
     connection: Connection, campaign: Campaign, former: Campaign | None, settings: Settings, now: datetime
 ) -> None:
+    """A campaign starts when it is first published, and when it is switched on: what came before is not its own."""
     known = connection.execute(select(_states.c.name).where(_states.c.name == campaign.name)).first()
     brake = confirmed(connection, campaign, settings, now)
-    if known is None:
+    switched_on = campaign.active and former is not None and not former.active
+    if known is None or switched_on:
         newest = connection.execute(select(func.max(_fresh.c.id))).scalar() or 0
         start = starts_at(campaign, settings) or now
         owed = _owed(campaign, start, now)
         timed = _is_timed(campaign) and not campaign.backfill
-        values = {
-            "name": campaign.name,
+        values: dict[str, Any] = {
             "first_published_at": now,
             "fresh_id": newest,
             "cursor": start if timed and start < now else now,
             "cursor_customer": 0,
             "backfill": owed,
             "brake": brake,
-            "paused_reason": "",
             "look_again": False,
         }
-        connection.execute(insert(_states).values(values))
     else:
         again = former is not None and former.steps != campaign.steps
         values = {"brake": brake, **({"look_again": True} if again else {})}
+    if known is None:
+        connection.execute(insert(_states).values(name=campaign.name, paused_reason="", **values))
+    else:
         connection.execute(update(_states).where(_states.c.name == campaign.name).values(values))
     have = set(connection.execute(select(_steps.c.step).where(_steps.c.campaign == campaign.name)).scalars())
     new = [

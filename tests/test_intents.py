@@ -170,7 +170,7 @@ def test_what_is_wrong_in_a_list_is_named_with_its_line() -> None:
 
 def test_every_meaning_in_the_lists_is_one_that_is_read() -> None:
     levels = {f"opt_out {level}" for level in ("sure", "final", "probable", "suspected", "possible", "hint")}
-    known = {*Intent, *levels, "complaint fit", "cancellation unwanted", "opt_out doubt", "topic"}
+    known = {*Intent, *levels, "complaint fit", "cancellation unwanted", "thanks praise", "opt_out doubt", "topic"}
     meanings = {phrase.meaning.removeprefix("not ") for phrases in book().by_word.values() for phrase in phrases}
 
     assert meanings <= known

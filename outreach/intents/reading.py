@@ -52,6 +52,9 @@ _NOT_OPT_OUT, _NOT_DOUBT = "not opt_out", "not opt_out doubt"  # the latter deni
 _TOPIC = "topic"  # what is spoken of is a thing: a lone no, or a word such as number, is then no sign
 _FIT = "complaint fit"
 _UNWANTED = "cancellation unwanted"  # it is not wanted: why it goes back, else a cancellation
+_PRAISE = "thanks praise"  # what is praised is hardly sent away in the same breath, unless there is a `but`
+_BUT = frozenset({"pero", "mas", "but", "porem", "however", "although", "aunque"})
+_PERFECT = frozenset({"perfecto", "perfeito", "otimo", "perfect", "great", "excelente"})
 _ORDER = tuple(Intent)
 
 
@@ -112,10 +115,8 @@ class _Reader:
 
     def _opt_out(self, *, explained: bool) -> tuple[Certainty, bool]:
         """How certain an opt-out is, and whether the text is taken for one."""
-        if self.whole:
-            certain = self.whole == Intent.OPT_OUT
-            if certain:
-                return Certainty.FINAL, True
+        if self.whole == Intent.OPT_OUT:
+            return Certainty.FINAL, True
         level = _level(self.tokens, self.found)
         if level == _HINT and (explained or self.whole or any(x.phrase.meaning == _TOPIC for x in self.found)):
             level = ""
@@ -127,7 +128,9 @@ class _Reader:
             return Certainty.FINAL, True
         if not level:
             return Certainty.NONE, False
-        likely = (level == _PROBABLE and not self.whole) or (level == _SUSPECTED and not explained)
+        likely = (level == _PROBABLE and not self.whole and not self._praises()) or (
+            level == _SUSPECTED and not explained
+        )
         return Certainty.DOUBTFUL, likely
 
     def _beside(self) -> set[Intent]:
@@ -136,7 +139,14 @@ class _Reader:
         left = _without(self.tokens, own)
         left = [_MASK if one in SIGNS else one for one in left]  # a cross face alone is no complaint
         others = [one for one in self.found if one.phrase.meaning in _CASES_BUT_QUESTIONS]
+        if all(one.end - one.start == 1 for one in others if one.phrase.meaning == Intent.CANCELLATION):
+            # a cancellation of nothing in particular is that of the messages
+            others = [one for one in others if one.phrase.meaning != Intent.CANCELLATION]
         return {Intent(one.phrase.meaning) for one in self.lists.still(others, left)}
+
+    def _praises(self) -> bool:
+        said = any(one.phrase.meaning == _PRAISE for one in self.found) and self._means(_PRAISE)
+        return said and _BUT.isdisjoint(self.tokens)
 
     # --- everything else ---------------------------------------------------------------------------
 
@@ -150,6 +160,10 @@ class _Reader:
             said = said - {_FIT} | (set() if said & {Intent.RETURN, Intent.REFUND} else {Intent.COMPLAINT})
         if _UNWANTED in said:
             said = said - {_UNWANTED} | (set() if said & {Intent.RETURN, Intent.REFUND} else {Intent.CANCELLATION})
+        if _PRAISE in said:
+            said = said - {_PRAISE} | {Intent.THANKS}
+            if not _PERFECT.isdisjoint(self.tokens):  # which is then no consent
+                said -= {Intent.YES}
         if "?" in self.text:
             said.add(Intent.QUESTION)
         if self.whole and self.whole != Intent.OPT_OUT:
@@ -167,6 +181,8 @@ class _Reader:
     # --- scores ------------------------------------------------------------------------------------
 
     def _score(self) -> int | None:
+        if self.whole == Intent.YES:  # such as `de una`
+            return None
         return score_of(self.text, self.tokens, self.lists.fillers)
 
 

@@ -42,7 +42,7 @@ def test_every_channel_of_the_shop_is_shown_with_what_was_said(db: Database, sho
 
 
 def test_an_opt_out_is_shown_with_its_words_and_what_it_blocks(db: Database, shop: Settings) -> None:
-    take(db, shop, written("Ya basta", number=1), written("BASTA", number=2))
+    take(db, shop, written("Hola, ¿cuándo llega?", number=1), written("BASTA", number=2))
     found = customers.consents(db, shop, "c1").as_json()
 
     assert found["channels"]["email"] == {

@@ -10,7 +10,7 @@ demo: .venv/runtime.stamp        ## the whole story on sample data, in ./demo-sh
 	.venv/bin/outreach demo demo-shop --force
 
 test: .venv/dev.stamp            ## every test, on SQLite and on PostgreSQL
-	.venv/bin/python -m pytest -n 3 --dist loadfile
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 torture: .venv/dev.stamp         ## kill every stage at any moment, long; SEED= KILLS= MESSAGES= CHUNK= as you like
 	.venv/bin/python -m tests.killing $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS)) \

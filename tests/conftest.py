@@ -20,6 +20,19 @@ SECRET = "a secret for tests"
 
 os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
 
+# Files with long tests, the longest first: begun last, they would keep one process busy while the others are idle.
+LONG = (
+    *("replay", "killed", "rules_hold", "demo", "real_channels", "web_runs", "coupons_hold", "protocol", "real_records"),
+    *("planner_properties", "gates", "importer", "inbox", "starter", "interruptions", "pacing", "concurrency", "backup"),
+    *("mailbox", "cli", "cli_sending", "survey_pages_in_browser", "pages_in_browser", "emails_in_browser", "daemon"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests go first; within a file the order stays."""
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -325,9 +325,12 @@ class CaseNote(SQLModel, table=True):
     case_id: int = Field(sa_type=BigId)
     key: str = Field(unique=True)  # of what made it: the same again writes nothing
     at: datetime = Field(sa_type=UtcTime)
-    kind: str  # opened | noted | assigned | answered | closed | reopened | overdue
+    kind: str  # opened | joined | noted | assigned | answered | closed | reopened | overdue
     text: str = Field(default="", sa_type=Text)
     by: str = ""  # reply, page, import, overdue, or who of the shop
+    order_id: int | None = Field(default=None, sa_type=BigId)  # that an opening named, as the next two
+    category: str | None = None
+    sku: str | None = None
 
 
 class ShopEvent(SQLModel, table=True):

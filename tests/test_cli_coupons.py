@@ -112,6 +112,33 @@ def test_a_code_is_redeemed_made_void_and_shown(here: Run) -> None:
     assert [(use["code"], use["verdict"]) for use in uses] == [(one["code"], "over_used"), (one["code"], "valid")]
 
 
+def test_the_reports_show_what_the_codes_brought_in(here: Run, tmp_path: Path) -> None:
+    done(here("coupons", "make", "back15", "9", "--now", NOON))
+    done(here("coupons", "activate", "--all", "back15", "--now", NOON))
+    done(here("tick", "plan", "--now", NOON))
+    done(here("tick", "dispatch", "--now", NOON))
+    one, *_ = done(here("coupons", "list", "--status", "issued", "--json", "--now", NOON)).json["coupons"]
+    (tmp_path / "more.csv").write_text(
+        "order_id,customer_id,placed_at,currency,total,coupon_code\n"
+        f"more,{one['customer']},2026-06-15 20:00,MXN,1020.00,{one['code']}\n",
+        encoding="utf-8",
+    )
+    done(here("import", "--orders", "more.csv", "--now", LATER))
+
+    table = done(here("report", "coupons", "--now", LATER)).out
+    (row,) = [row for row in done(here("report", "coupons", "--json", "--now", LATER)).json["rows"] if row["issued"]]
+    done(here("report", "coupons", "--csv", "out.csv", "--now", LATER))
+    campaigns = done(here("report", "campaigns", "--now", LATER)).out
+
+    assert (row["offer"], row["redeemed"], row["revenue"], row["discount"]) == (
+        "back15", 1, {"MXN": 102000}, {"MXN": 18000},
+    )  # fmt: skip
+    assert all(shown in table for shown in ("back15", "1,020.00 MXN", "180.00 MXN", "gift"))
+    assert '"1,020.00 MXN",180.00 MXN' in (tmp_path / "out.csv").read_text(encoding="utf-8")
+    assert "Coupons that their messages brought, and the orders that used them" in campaigns
+    assert "1,020.00 MXN" in campaigns
+
+
 def test_codes_of_a_file_are_taken_and_what_is_wrong_is_said_by_line(here: Run, tmp_path: Path) -> None:
     (tmp_path / "data" / "codes.csv").write_text("code\nUNO\nDOS\nuno\n", encoding="utf-8")
 

@@ -390,7 +390,7 @@ def test_the_story_tells_the_numbers_of_the_outbox(demo: Demo) -> None:
 
 
 def test_every_command_the_story_names_works_in_the_workspace(demo: Demo) -> None:
-    named = [shlex.split(line.strip()) for line in re.findall(r"^  outreach (.+?)(?:   |$)", demo.told, re.MULTILINE)]
+    named = [shlex.split(line.strip()) for line in re.findall(r"^  outreach (.+?)(?:  |$)", demo.told, re.MULTILINE)]
 
     root: Any = commands()
 

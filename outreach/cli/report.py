@@ -1,4 +1,4 @@
-"""`report`: retention, cohorts, repurchase, campaigns, as table, JSON or CSV."""
+"""`report`: retention, cohorts, repurchase, campaigns, coupons, as table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import typer
 
 from outreach.cli import here, show
 from outreach.reports import Report
+from outreach.values import written
 
 app = typer.Typer(rich_markup_mode=None)
 report = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Report retention, cohorts, repurchase and campaigns."
+    rich_markup_mode=None, no_args_is_help=True, help="Report retention, cohorts, repurchase, campaigns and coupons."
 )
 app.add_typer(report, name="report")
 
+MONEY = ("revenue", "discount")  # columns of amounts by currency
 EVER, NEVER = date(1970, 1, 1), date(2200, 1, 1)
 
 
@@ -119,7 +121,7 @@ def campaigns(
     ctx: typer.Context, since: From = None, until: To = None, csv: Csv = None, as_json: show.Json = False
 ) -> None:
     """
-    What each campaign sent, held back and ended, and the goals that followed.
+    What each campaign sent, held back and ended, the goals that followed, and its coupons.
 
     The days say when messages were due; without any, at any time.
     """
@@ -137,16 +139,50 @@ def campaigns(
         _print_campaigns(found)
 
 
+@report.command()
+def coupons(
+    ctx: typer.Context, since: From = None, until: To = None, csv: Csv = None, as_json: show.Json = False
+) -> None:
+    """
+    Of each offer: what became of its codes, the orders that used them, and what they cost.
+
+    The days say when codes were given out; without any, at any time.
+    """
+    from outreach.reports.coupons import coupons as made
+
+    place = here.here(ctx)
+    found = made(here.database(place.settings), place.settings, since or EVER, until or NEVER, now=place.now)
+    if csv or as_json:
+        _put(found, csv, as_json=as_json, title="Coupons")
+        return
+    money = ("orders", "revenue", "discount", "median_days")
+    _put(
+        Report(tuple(name for name in found.columns if name not in money), found.rows),
+        None,
+        as_json=False,
+        title="Coupons",
+    )
+    if used := [row for row in found.rows if row["used"]]:
+        _put(Report(("offer", *money), used), None, as_json=False, title="Orders that used them")
+
+
+GOALS = ("goal", "attributed", "rate", "low", "high")
+GIVEN = ("coupons", "coupons_used", "coupons_expired", "revenue", "discount")
+
+
 def _print_campaigns(found: Report) -> None:
-    """Narrower than all of the columns: zero ones and reasons apart."""
-    apart = ("by_reason", "goal", "attributed", "rate", "low", "high")
+    """Narrower than all of the columns: zero ones, reasons, goals and coupons apart."""
+    apart = ("by_reason", *GOALS, *GIVEN)
     used = [name for name in found.columns if name not in apart and any(row[name] for row in found.rows)]
     _put(Report(("campaign", *used[1:]), found.rows), None, as_json=False, title="Campaigns")
     reasons = [(row["campaign"], why.replace("_", " "), n) for row in found.rows for why, n in row["by_reason"].items()]
     if reasons:
         show.table("Why not", ("Campaign", "Reason", ">Times"), reasons)
-    goals = Report(("campaign", *apart[1:]), [row for row in found.rows if row["goal"]])
+    goals = Report(("campaign", *GOALS), [row for row in found.rows if row["goal"]])
     _put(goals, None, as_json=False, title="Goals met after a message (attributed to it, not necessarily caused by it)")
+    given = Report(("campaign", *GIVEN), [row for row in found.rows if row["coupons"]])
+    if given.rows:
+        _put(given, None, as_json=False, title="Coupons that their messages brought, and the orders that used them")
 
 
 def _year_before(place: here.Here, since: date | None, until: date | None) -> tuple[date, date]:
@@ -159,7 +195,7 @@ def _year_before(place: here.Here, since: date | None, until: date | None) -> tu
 
 def _put(found: Report, csv: Path | None, *, as_json: bool, title: str) -> None:
     if csv:
-        rows = [[_plain(row[name]) for name in found.columns] for row in found.rows]
+        rows = [[_plain(name, row[name]) for name in found.columns] for row in found.rows]
         show.write_csv(csv, found.columns, rows)
     if as_json:
         show.as_json(found.as_json())
@@ -178,12 +214,14 @@ def _put(found: Report, csv: Path | None, *, as_json: bool, title: str) -> None:
 
 
 def _is_text(column: str) -> bool:
-    return column in ("period", "cohort", "campaign", "goal", "by_reason")
+    return column in ("period", "cohort", "campaign", "goal", "by_reason", "offer")
 
 
 def _shown(column: str, value: Any) -> object:
     if column in ("rate", "low", "high", "contract_retention"):
         return show.percent(value)
+    if column in MONEY:
+        return _amounts(value)
     return _listed(value) if isinstance(value, Mapping) else value
 
 
@@ -193,5 +231,11 @@ def _listed(value: object) -> str:
     return str(value)
 
 
-def _plain(value: object) -> object:
+def _amounts(value: Mapping[str, int]) -> str:
+    return ", ".join(written(amount, currency) for currency, amount in value.items())
+
+
+def _plain(column: str, value: Any) -> object:
+    if column in MONEY:
+        return _amounts(value)
     return _listed(value) if isinstance(value, Mapping) else value

@@ -142,6 +142,10 @@ def demo(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to play in.")] = Path("demo-shop"),
     force: Annotated[bool, typer.Option("--force", help="Remove an earlier demo in that folder.")] = False,
+    whole_year: Annotated[
+        bool, typer.Option("--year", help="A year with every starter campaign, coupons and answers: some minutes.")
+    ] = False,
+    customers: Annotated[int, typer.Option(min=50, max=20_000, help="How many the shop has.")] = 2000,
 ) -> None:
     """Play the whole story on sample data in a fresh folder."""
     from rich.console import Console
@@ -150,7 +154,9 @@ def demo(
 
     _make_room(folder, force=force)
     width = None if sys.stdout.isatty() else show.PIPE_WIDTH
-    story.run(folder, now=here.at(ctx.meta.get(NOW), "UTC"), show=Console(width=width, highlight=False))
+    console = Console(width=width, highlight=False)
+    now = here.at(ctx.meta.get(NOW), "UTC")
+    story.run(folder, now=now, show=console, customers=customers, whole_year=whole_year)
 
 
 def _make_room(folder: Path, *, force: bool) -> None:

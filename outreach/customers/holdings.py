@@ -147,7 +147,7 @@ HOLDINGS = (
         note=None,
         attributes={},
     ),
-    Holding(models.CaseNote, _case_notes, {"text": ""}, _kept("id case_id key at kind by")),
+    Holding(models.CaseNote, _case_notes, {"text": ""}, _kept("id case_id key at kind by order_id category sku")),
     _by_customer(models.ShopEvent, "id external_id customer_id name at row_hash", attributes={}),
     Holding(
         models.Consent,

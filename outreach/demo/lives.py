@@ -61,6 +61,7 @@ class Purchase:
     lines: tuple[tuple[Product, int], ...]
     free: bool = False
     coupon: str = ""
+    off: int = 0  # percent that the coupon takes off
     paid_at: datetime | None = None
     shipped_at: datetime | None = None
     delivered_at: datetime | None = None
@@ -220,10 +221,9 @@ def _purchase(
     weights = [product.weight * (6 if product.category == favourite.category else 1) for product in CATALOGUE]
     chosen = dict.fromkeys(chance.choices(CATALOGUE, weights, k=chance.choice((1, 1, 1, 2, 2, 3, 4))))
     lines = tuple((product, chance.choice((1, 1, 1, 1, 2, 2, 3))) for product in chosen)
-    purchase = Purchase(
-        number, person, at, lines,
-        free=chance.random() < 0.004, coupon="BIENVENIDA10" if first and chance.random() < 0.2 else "",
-    )  # fmt: skip
+    free, welcome = chance.random() < 0.004, first and chance.random() < 0.2
+    coupon, off = ("BIENVENIDA10", 10) if welcome else ("", 0)
+    purchase = Purchase(number, person, at, lines, free=free, coupon=coupon, off=off)
     return _fulfilled(chance, purchase)
 
 

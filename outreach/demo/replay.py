@@ -7,7 +7,7 @@ Records become known as time passes: every morning the shop's export holds what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import event
 
-from outreach import campaigns, dispatcher, importer, planner, releases, settings, starter_kit, store
+from outreach import dispatcher, importer, planner, releases, settings, starter_kit, store
+from outreach.campaigns import schema
 from outreach.demo.market import ZONE
 from outreach.demo.shop import Shop, write_shop, write_slice
 from outreach.settings import SETTINGS_FILE, Settings
@@ -48,6 +49,7 @@ channels:
   email: {provider: outbox, from: "Tienda Luna <hola@tiendaluna.example>"}
   sms: {provider: outbox, from: "+525500000000"}
   whatsapp: {provider: outbox, from: "+525500000000"}
+  call: {provider: staff}
 
 # When sending is allowed, in the customer's own time.
 sending_hours:
@@ -58,6 +60,7 @@ sending_hours:
 caps:
   - {purpose: marketing, messages: 1, per: 1 day}
   - {purpose: marketing, messages: 3, per: 7 days}
+  - {purpose: service, messages: 3, per: 1 day}
 
 # Exports often lack delivery dates: how to estimate them.
 orders: {delivered: {else: shipped + 12 days}}
@@ -74,6 +77,21 @@ surveys:
     question: {es: "¿Quedaste contento con tu compra?", en: "Are you happy with what you bought?"}
     scale: 1-5
     satisfied: 4-5
+  support:
+    question: {es: "¿Qué tan bien te atendimos?", en: "How well did we look after you?"}
+    scale: 1-5
+    satisfied: 4-5
+  nps: {scale: 0-10, kind: nps}
+
+# What the campaigns give away.
+offers:
+  sorry10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 180 days}
+  stay15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days}
+  back10: {kind: percent, value: 10, expires: 14 days, per_customer: 1 per 365 days}
+  back15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days, replaces: back10}
+  birthday10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 360 days}
+  vip_delivery: {kind: free_shipping, expires: 60 days, per_customer: 1 per 365 days}
+  friend10: {kind: percent, value: 10, expires: 90 days, shareable: yes, uses: 5, per_customer: 1 per 365 days}
 """
 
 
@@ -89,19 +107,26 @@ class Replay:
 
 
 def prepare(
-    folder: Path, *, now: datetime, customers: int = 2000, days: int = DAYS, db: Database | None = None
+    folder: Path,
+    *,
+    now: datetime,
+    customers: int = 2000,
+    days: int = DAYS,
+    campaigns: Collection[str] | None = CAMPAIGNS,
+    db: Database | None = None,
 ) -> Replay:
     """
     Make a workspace in `folder`, import the shop's history up to `days` ago, and publish the starter campaigns then.
 
-    So they see only what comes after. `db` takes the place of the workspace's own database.
+    So they see only what comes after. `campaigns` None means all of the kit; `db` takes the place of the
+    workspace's own database.
     """
-    written = set_up(folder)
+    written = set_up(folder, campaigns)
     shop = write_shop(folder / "data", today=now.astimezone(ZoneInfo(ZONE)).date(), customers=customers)
-    began = _utc(shop.end) - timedelta(days=days)
+    began = utc(shop.end) - timedelta(days=days)
     db = db or _opened(written)
     replay = Replay(written, db, shop, began, now)
-    _import(replay, None, began)
+    import_changes(replay, None, began)
     releases.publish(db, written, releases.read_files(folder), began, note="the starter campaigns")
     return replay
 
@@ -111,23 +136,21 @@ def live(replay: Replay) -> Iterator[tuple[datetime, int]]:
     since, sent = replay.began, 0
     for at, is_morning in moments(replay.began, replay.now):
         if is_morning:
-            _import(replay, since, at)
+            import_changes(replay, since, at)
             since = at
         planner.plan(replay.db, replay.settings, at)
         sent += dispatcher.dispatch(replay.db, replay.settings, at).sent
         yield at, sent
 
 
-def set_up(folder: Path) -> Settings:
-    """A workspace in `folder`: settings, four starter campaigns and the templates. The environment plays no part in it."""
+def set_up(folder: Path, campaigns: Collection[str] | None = CAMPAIGNS) -> Settings:
+    """A workspace in `folder`: settings, starter campaigns and the templates. The environment plays no part in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS_FILE).write_text(SETTINGS, encoding="utf-8")
-    starter_kit.copy_into(folder, campaigns=CAMPAIGNS)
+    starter_kit.copy_into(folder, campaigns=campaigns)
     written = settings.load(folder, {})
-    schema = json.dumps(campaigns.schema(written), ensure_ascii=False, indent=2)
-    (folder / "campaigns" / ".campaign.schema.json").write_text(
-        schema + "\n", encoding="utf-8"
-    )  # editors complete by it
+    completion = json.dumps(schema(written), ensure_ascii=False, indent=2)  # editors complete by it
+    (folder / "campaigns" / ".campaign.schema.json").write_text(completion + "\n", encoding="utf-8")
     return written
 
 
@@ -142,29 +165,30 @@ def _opened(written: Settings) -> Database:
     return db
 
 
-def moments(began: datetime, now: datetime) -> Iterator[tuple[datetime, bool]]:
+def moments(began: datetime, now: datetime, ticks: Sequence[time] = TICKS) -> Iterator[tuple[datetime, bool]]:
     """The ticks after `began` up to `now`, which is the last, and whether each is its day's first."""
     day = began.astimezone(UTC).date()
     while day <= now.astimezone(UTC).date():
-        for tick in TICKS:
+        for tick in ticks:
             at = datetime.combine(day, tick, tzinfo=UTC)
             if began < at < now:
-                yield at, tick == TICKS[0]
+                yield at, tick == ticks[0]
         day += timedelta(days=1)
     yield now, True
 
 
-def _utc(at: datetime) -> datetime:
-    """A moment of the shop's wall clock."""
+def utc(at: datetime) -> datetime:
+    """When it is so much on the shop's wall clock."""
     return at.replace(tzinfo=ZoneInfo(ZONE)).astimezone(UTC)
 
 
-def _on_the_wall(at: datetime) -> datetime:
+def on_the_wall(at: datetime) -> datetime:
+    """A moment on the shop's wall clock."""
     return at.astimezone(ZoneInfo(ZONE)).replace(tzinfo=None)
 
 
-def _import(replay: Replay, since: datetime | None, now: datetime) -> None:
+def import_changes(replay: Replay, since: datetime | None, now: datetime) -> None:
     """Import the shop's export of `now`, which holds all that changed after `since`; it stays beside the whole files."""
-    export = replay.shop.folder / "exports" / _on_the_wall(now).date().isoformat()
-    files = write_slice(replay.shop, export, since and _on_the_wall(since), _on_the_wall(now))
+    export = replay.shop.folder / "exports" / on_the_wall(now).date().isoformat()
+    files = write_slice(replay.shop, export, since and on_the_wall(since), on_the_wall(now))
     importer.import_source(replay.db, replay.settings, CsvSource(files), now)

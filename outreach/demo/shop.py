@@ -70,7 +70,7 @@ class Shop:
     end: datetime  # nothing in the files is later
     files: Mapping[str, Path]
     people: tuple[Person, ...] = field(repr=False)
-    purchases: tuple[Purchase, ...] = field(repr=False)
+    purchases: list[Purchase] = field(repr=False)  # in the order of time; a replay writes the codes in that they use
     troubles: tuple[Trouble, ...] = field(repr=False)
     bad: tuple[BadRow, ...]
     barred: tuple[str, ...]  # numbers on the do-not-contact list
@@ -97,10 +97,10 @@ def sample(folder: Path, *, today: date, seed: int = 1, customers: int = 2000) -
     people = lives.people(chance, customers, start, end)
     purchases = tuple(lives.purchases(chance, people, end))
     troubles = tuple(lives.troubles(chance, purchases, end))
-    purchases = lives.with_refunds(purchases, troubles)
+    refunded = list(lives.with_refunds(purchases, troubles))
     bad, barred = _bad_rows(people, start, end), lives.barred(chance, people)
     files = {kind: folder / name for kind, name in FILES.items()}
-    shop = Shop(folder, start, end, files, people, purchases, troubles, bad, barred)
+    shop = Shop(folder, start, end, files, people, refunded, troubles, bad, barred)
     return replace(shop, timeline=tuple(sorted(_timeline(shop))))
 
 
@@ -226,9 +226,9 @@ def _price(product: Product, country: Country) -> int:
 
 
 def total(purchase: Purchase) -> int:
-    """The order's total in hundredths of its currency: goods, less a tenth with a coupon; nothing if it was free."""
+    """The order's total in hundredths of its currency: goods, less what its coupon takes off; nothing if it was free."""
     goods = sum(_price(product, purchase.person.country) * count for product, count in purchase.lines)
-    return 0 if purchase.free else goods * 9 // 10 if purchase.coupon else goods
+    return 0 if purchase.free else goods * (100 - purchase.off) // 100
 
 
 def _decimal(hundredths: int) -> str:

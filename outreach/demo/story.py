@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from sqlalchemy import Select, case, func, select
 
 from outreach import importer, releases, store
 from outreach.channels.outbox import FOLDER as OUTBOX
+from outreach.demo import year
 from outreach.demo.replay import Replay, live, prepare
 from outreach.demo.words import CHANNELS, PURPOSES, SINCE, WORDS
 from outreach.models import (
+    Coupon,
     Customer,
     Enrolment,
     Message,
@@ -36,52 +38,69 @@ from outreach.models import (
     Status,
     table,
 )
+from outreach.reports.campaigns import campaigns
 from outreach.reports.repurchase import repurchase
 from outreach.reports.retention import cohorts, retention
 from outreach.store import Database
+from outreach.values import written
 
+MONTHS = (
+    "Every morning the shop's new records are imported. Twice a day, when it is morning in Spain and when it is"
+    " morning in America, `plan` decides whom to write to and `dispatch` sends what is due, under every rule."
+    " The clock is virtual, everything else is real."
+)
+YEAR = (
+    "Once a day the shop's new records are imported and the stages do their work. Customers answer questions, write"
+    " back, complain, and use the codes they were sent; the staff calls, and closes the cases. What they do is drawn"
+    " by lot, never because of a message: nothing here says that messages work. The clock is virtual, everything else"
+    " is real."
+)
 SHOWN = ((("sms", "whatsapp"), "es"), (("email",), "es"), (("sms", "whatsapp", "email"), "en"))  # the three messages
 
 _messages, _contents, _customers = table(Message), table(MessageContent), table(Customer)
-_enrolments, _rejects = table(Enrolment), table(Reject)
+_enrolments, _rejects, _coupons = table(Enrolment), table(Reject), table(Coupon)
 
 
-def run(folder: Path, *, now: datetime, show: Console, customers: int = 2000) -> None:
+def run(folder: Path, *, now: datetime, show: Console, customers: int = 2000, whole_year: bool = False) -> None:
     """
     Make a workspace in `folder`, live through the sample shop's last months until `now`, and tell what happened.
 
+    `whole_year`: a year instead, with every starter campaign, and customers who answer and use their codes.
     Nothing leaves the machine: every message becomes a file in the workspace's outbox.
     """
     show.print("\n[bold]outreach demo[/bold]: a shop that does not exist, followed up by the program as it is.")
-    replay = prepare(folder, now=now, customers=customers)
+    if whole_year:
+        replay = prepare(folder, now=now, customers=customers, days=year.DAYS, campaigns=None)
+    else:
+        replay = prepare(folder, now=now, customers=customers)
     try:
-        watch(show, replay)
-        tell(show, replay)
+        watch(show, replay, whole_year=whole_year)
+        tell(show, replay, whole_year=whole_year)
     finally:
         replay.db.engine.dispose()
 
 
-def watch(show: Console, replay: Replay) -> None:
+def watch(show: Console, replay: Replay, *, whole_year: bool = False) -> None:
     """Tell of the shop and its campaigns, then live through its last months, with a progress bar."""
     _tell_shop(show, replay)
     _tell_campaigns(show, replay)
+    _heading(show, 3, f"{(replay.now - replay.began).days} days pass")
+    show.print(YEAR if whole_year else MONTHS)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
         console=show, transient=True,
     ) as progress:  # fmt: skip
         task = progress.add_task(_day(replay.began), total=(replay.now - replay.began).total_seconds())
-        for at, sent in live(replay):
+        for at, sent in year.live(replay) if whole_year else live(replay):
             passed = (at - replay.began).total_seconds()
             progress.update(task, completed=passed, description=f"{_day(at)}: {sent:,} sent")
 
 
-def tell(show: Console, replay: Replay) -> None:
-    """What was sent, what was not and why, three messages, the retention tables, and where to look next."""
-    _tell_sent(show, replay)
-    _tell_not_sent(show, replay)
-    _tell_messages(show, replay)
-    _tell_retention(show, replay)
-    _tell_where_next(show, replay)
+def tell(show: Console, replay: Replay, *, whole_year: bool = False) -> None:
+    """What was sent, what was not and why, what it came to, the retention tables, and where to look next."""
+    part = _tell_ledger if whole_year else _tell_messages
+    for number, told in enumerate((_tell_sent, _tell_not_sent, part, _tell_retention, _tell_where_next), start=4):
+        told(show, replay, number)
 
 
 # --- telling -------------------------------------------------------------------------------------
@@ -146,13 +165,6 @@ def _tell_campaigns(show: Console, replay: Replay) -> None:
             f"{campaign.holdout:.0%}" if campaign.holdout else "–",
         )  # fmt: skip
     show.print(published)
-    days = (replay.now - replay.began).days
-    _heading(show, 3, f"{days} days pass")
-    show.print(
-        "Every morning the shop's new records are imported. Twice a day, when it is morning in Spain and when it is"
-        " morning in America, `plan` decides whom to write to and `dispatch` sends what is due, under every rule."
-        " The clock is virtual, everything else is real."
-    )
 
 
 def _started_by(trigger: Any) -> str:
@@ -161,7 +173,7 @@ def _started_by(trigger: Any) -> str:
     return f"{trigger.event} {trigger.after or ''}".strip()
 
 
-def _tell_sent(show: Console, replay: Replay) -> None:
+def _tell_sent(show: Console, replay: Replay, number: int) -> None:
     with store.read(replay.db) as connection:
         rows = connection.execute(
             select(_messages.c.campaign, _messages.c.step, _messages.c.channel, func.count().label("number"))
@@ -169,7 +181,7 @@ def _tell_sent(show: Console, replay: Replay) -> None:
             .group_by(_messages.c.campaign, _messages.c.step, _messages.c.channel)
         ).all()
     counts = {(row.campaign, row.step, row.channel): row.number for row in rows}
-    _heading(show, 4, f"What was sent: {sum(counts.values()):,} messages, none of them twice")
+    _heading(show, number, f"What was sent: {sum(counts.values()):,} messages, none of them twice")
     channels = [name for name in CHANNELS if any(name == key[2] for key in counts)]
     sent = _table("campaign", "step", *(CHANNELS[name] for name in channels), "all", numbers=len(channels) + 1)
     for campaign, step in _steps_in_order(replay):
@@ -202,9 +214,9 @@ def _steps_in_order(replay: Replay) -> Iterable[tuple[str, str]]:
     ]
 
 
-def _tell_not_sent(show: Console, replay: Replay) -> None:
+def _tell_not_sent(show: Console, replay: Replay, number: int) -> None:
     never, ended, waiting = not_sent(replay.db)
-    _heading(show, 5, "What was not sent, and why")
+    _heading(show, number, "What was not sent, and why")
     show.print("Nothing disappears: whatever is not sent has a reason, from a closed list.")
     why = _table("", "because", "count")
     for what, counts in (
@@ -244,8 +256,42 @@ def _why(row: Any) -> str:
     return WORDS[Reason(row.reason or row.blocked_by or Reason.PAUSED)]
 
 
-def _tell_messages(show: Console, replay: Replay) -> None:
-    _heading(show, 6, "Three of the messages, in full")
+def _tell_ledger(show: Console, replay: Replay, number: int) -> None:
+    """What `report campaigns` and `report coupons` say of it all."""
+    loaded = releases.current(replay.db, replay.settings)
+    goals = {name: campaign.goal for name, campaign in loaded.campaigns.items()} if loaded else {}
+    ever = (date(1970, 1, 1), date(2200, 1, 1))
+    rows = campaigns(replay.db, replay.settings, *ever, now=replay.now, goals=goals).rows
+    _heading(show, number, "The ledger, campaign by campaign")
+    counts = _table("campaign", "waiting", "held out", "sent", "not sent", "codes", "used", "expired", numbers=7)
+    reasons = _table("campaign", "not sent, and why", numbers=0)
+    for row in rows:
+        unsent = sum(row[status] for status in ("failed", "unknown", "skipped", "expired", "cancelled"))
+        given = (row["coupons"], row["coupons_used"], row["coupons_expired"]) if row["coupons"] else ()
+        numbers = (row["planned"], row["held"], row["sent"], unsent, *given)
+        counts.add_row(row["campaign"], *(f"{number:,}" for number in numbers))
+        if row["by_reason"]:
+            why = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in row["by_reason"].items())
+            reasons.add_row(row["campaign"], why)
+    show.print(counts)
+    show.print("\nThe reasons, of occasions that were not taken up and of messages that were not sent:")
+    show.print(reasons)
+    show.print(
+        "\nWhat the codes brought in, and what they cost: orders that used one, in the currency they were paid in."
+    )
+    money = _table("campaign", "revenue", "discount", numbers=2)
+    for row in rows:
+        if row["revenue"]:
+            money.add_row(row["campaign"], _amounts(row["revenue"]), _amounts(row["discount"]))
+    show.print(money)
+
+
+def _amounts(of: Mapping[str, int]) -> str:
+    return ", ".join(written(amount, currency) for currency, amount in of.items()) or "–"
+
+
+def _tell_messages(show: Console, replay: Replay, number: int) -> None:
+    _heading(show, number, "Three of the messages, in full")
     show.print("The starter templates write Spanish, and English to customers whose language it is.")
     for row in three_messages(replay.db):
         show.print(Panel(_content(row), title=_envelope(row, replay), title_align="left", border_style="dim"))
@@ -304,8 +350,8 @@ def monthly_retention(replay: Replay) -> list[dict[str, Any]]:
     return retention(replay.db, replay.settings, start, end, "month", now=replay.now).rows
 
 
-def _tell_retention(show: Console, replay: Replay) -> None:
-    _heading(show, 7, "Did customers come back?")
+def _tell_retention(show: Console, replay: Replay, number: int) -> None:
+    _heading(show, number, "Did customers come back?")
     show.print(
         "Retention: of those who ordered in the month before, how many ordered in this one; with a 95 % interval."
         " The sample's customers do not read their messages: they order as they would have anyway."
@@ -351,9 +397,9 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def _tell_where_next(show: Console, replay: Replay) -> None:
+def _tell_where_next(show: Console, replay: Replay, number: int) -> None:
     folder = replay.settings.workspace
-    _heading(show, 8, "Where to look next")
+    _heading(show, number, "Where to look next")
     show.print("Everything stays in that folder, and nothing in it leaves this machine. Go there and look around:")
     places = _table("", "", numbers=0)
     places.show_header = False
@@ -368,11 +414,17 @@ def _tell_where_next(show: Console, replay: Replay) -> None:
         ("outreach status", "what waits, what is paused"),
         ("outreach messages --status skipped", "who was not written to, and why"),
         ("outreach report campaigns", "what each campaign did"),
+        *([("outreach report coupons", "what became of the codes")] if _gave_codes(replay) else []),
         ('outreach audience "orders_count >= 5"', "how many customers a condition means, and how many can be reached"),
         ("outreach init my-shop", "a workspace for your own shop"),
     ):
         places.add_row(f"  [bold]{escape(what)}", why)
     show.print(places)
+
+
+def _gave_codes(replay: Replay) -> bool:
+    with store.read(replay.db) as connection:
+        return connection.execute(select(_coupons.c.id).limit(1)).first() is not None
 
 
 def _day(at: datetime) -> str:

@@ -9,7 +9,7 @@ PURPOSES = {
     "service": "thanks, questions (service)",
     "marketing": "offers, reminders (marketing)",
 }
-CHANNELS = {"email": "e-mail", "sms": "SMS", "whatsapp": "WhatsApp"}
+CHANNELS = {"email": "e-mail", "sms": "SMS", "whatsapp": "WhatsApp", "call": "call"}
 WORDS = {
     Reason.SUPPRESSED: "the number or address is on a do-not-contact list",
     Reason.NO_CONSENT: "never agreed to such messages on any channel of the step, or took it back",
@@ -53,4 +53,6 @@ SINCE = {  # what came true since, in the words of `unless` and `stop_when`
     "refunded": "the order was refunded",
     "cancelled": "the order was cancelled",
     "replied": "the customer wrote back",
+    "answered": "the customer answered the question",
+    "coupon_redeemed": "the customer used the code",
 }

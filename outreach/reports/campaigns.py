@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Connection, and_, func, select, true, type_co
 from outreach.campaigns import Goal
 from outreach.models import Answer, Case, Enrolment, Message, Order, ShopEvent, Status, table
 from outreach.reports import Report
+from outreach.reports.coupons import Sums, by_campaign
 from outreach.reports.periods import grid, instants
 from outreach.reports.retention import share
 from outreach.settings import Settings
@@ -27,6 +28,7 @@ from outreach.timing import add
 CAMPAIGNS = (
     *("campaign", "enrolled", "assigned", "holdout", "planned", "sent", "failed", "unknown"),
     *("held", "skipped", "expired", "cancelled", "by_reason", "goal", "attributed", "rate", "low", "high"),
+    *("coupons", "coupons_used", "coupons_expired", "revenue", "discount"),
 )
 
 _enrolments, _messages, _answers = table(Enrolment), table(Message), table(Answer)
@@ -58,6 +60,8 @@ def campaigns(
     - `attributed`: sent messages whose customer met the campaign's goal within its window; a record
       that several messages could claim goes to the last of them. `rate` is per message sent, with
       Wilson's 95 % interval. None without a goal: `goals` has those of the current release.
+    - `coupons` that its messages brought first, those `coupons_used` and `coupons_expired`, the `revenue`
+      of the orders that used them and the `discount` on these: as in `reports.coupons`.
     """
     zone = settings.business.timezone
     grid(start, end, None)  # refuses an empty period
@@ -65,11 +69,14 @@ def campaigns(
         since, until = instants(start, end, zone, datetime.max.replace(tzinfo=now.tzinfo))
         counts = _counts(connection, since, until, now)
         credited = _attributed(connection, zone, since, until, now, goals)
-    rows = [_row(name, counts[name], goals.get(name), credited[name]) for name in sorted(counts)]
+        given = by_campaign(connection, settings, since, until, now)
+    rows = [
+        _row(name, counts[name], goals.get(name), credited[name], given.get(name, Sums())) for name in sorted(counts)
+    ]
     return Report(CAMPAIGNS, rows)
 
 
-def _row(name: str, counts: _Counts, goal: Goal | None, credited: int) -> dict[str, Any]:
+def _row(name: str, counts: _Counts, goal: Goal | None, credited: int, given: Sums) -> dict[str, Any]:
     sent = counts.statuses[Status.SENT]
     attributed = credited if goal else None
     return {
@@ -83,6 +90,11 @@ def _row(name: str, counts: _Counts, goal: Goal | None, credited: int) -> dict[s
         "goal": f"{goal.event} within {goal.within}" if goal else None,
         "attributed": attributed,
         **share(credited, sent if goal else 0),
+        "coupons": given.issued,
+        "coupons_used": given.used,
+        "coupons_expired": given.expired,
+        "revenue": dict(sorted(given.revenue.items())),
+        "discount": dict(sorted(given.discount.items())),
     }
 
 

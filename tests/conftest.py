@@ -33,7 +33,7 @@ os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
 
 # Files with long tests, the longest first: begun last, they would keep one process busy while the others are idle.
 LONG = (
-    "replay", "killed", "rules_hold", "demo", "real_channels", "web_runs", "coupons_hold", "protocol", "real_records",
+    "demo_year", "replay", "killed", "rules_hold", "demo", "real_channels", "web_runs", "coupons_hold", "protocol", "real_records",
     "planner_properties", "gates", "importer", "inbox", "starter", "interruptions", "pacing", "concurrency", "backup",
     "mailbox", "cli", "cli_sending", "survey_pages_in_browser", "pages_in_browser", "emails_in_browser", "daemon",
 )  # fmt: skip

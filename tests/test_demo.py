@@ -87,17 +87,17 @@ def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     written = StringIO()
     show = Console(file=written, width=140)
     folder.mkdir()
-    db, environ = _database(request, request.param, folder)
+    db, environ = database_of(request, request.param, folder)
     replay = prepare(folder, now=NOW, customers=400, days=50, db=db)
     story.watch(show, replay)
     story.tell(show, replay)
     with store.read(replay.db) as connection:
         messages = list(connection.execute(select(_messages)).all())
-    yield Demo(folder, replay, written.getvalue(), _outbox(folder / "outbox"), messages, environ)
+    yield Demo(folder, replay, written.getvalue(), outbox_of(folder / "outbox"), messages, environ)
     replay.db.engine.dispose()
 
 
-def _database(request: pytest.FixtureRequest, kind: str, folder: Path) -> tuple[Database, dict[str, str]]:
+def database_of(request: pytest.FixtureRequest, kind: str, folder: Path) -> tuple[Database, dict[str, str]]:
     """A database whose secret, and so whose arms, are always the same; and how the shell is told of it."""
     address = f"sqlite:///{folder / 'outreach.db'}"
     if kind == "postgresql":
@@ -110,7 +110,7 @@ def _database(request: pytest.FixtureRequest, kind: str, folder: Path) -> tuple[
     return store.open_database(address, secret=SECRET), {"OUTREACH_DATABASE": address, "OUTREACH_SECRET": SECRET}
 
 
-def _outbox(folder: Path) -> dict[str, Sent]:
+def outbox_of(folder: Path) -> dict[str, Sent]:
     sent = [_sent(path) for path in folder.iterdir()]
     assert len({one.id for one in sent}) == len(sent)
     return {one.id: one for one in sent}

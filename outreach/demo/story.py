@@ -190,12 +190,7 @@ def _tell_sent(show: Console, replay: Replay, number: int) -> None:
     show.print(sent)
     show.print(f"Each is a file in {escape(str(replay.settings.workspace / OUTBOX))}.")
     if waited := first_waited(replay.db):
-        why = "; ".join(
-            f"{count:,} because it was {WORDS[Reason(reason)]}"
-            if reason == Reason.HOURS
-            else f"{count:,} because the customer {WORDS[Reason(reason)]}"
-            for reason, count in waited.most_common()
-        )
+        why = "; ".join(f"{WORDS[Reason(reason)]} ({count:,})" for reason, count in waited.most_common())
         show.print(f"{sum(waited.values()):,} of them had to wait for their moment: {why}.")
 
 

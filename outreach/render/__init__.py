@@ -7,6 +7,7 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
     filters      money, dates, greetings, links
     check        which names a template uses, and which do not exist, without running it
     inlining     an e-mail's style sheets into its elements
+    shaping      an e-mail from what is the same in every copy of it, and this one's values
     plain_text   an e-mail's text part from its HTML
     segments     SMS parts and encoding
 """
@@ -26,10 +27,10 @@ from jinja2.exceptions import SecurityError
 from outreach.errors import OutreachError, Problem, TemplateError
 from outreach.render.check import Reading, read_template
 from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
-from outreach.render.inlining import inlined
-from outreach.render.plain_text import from_html, tidy
-from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, joined
+from outreach.render.plain_text import tidy
+from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered
 from outreach.render.segments import outside_gsm, sms_segments
+from outreach.render.shaping import html_and_text
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
 from outreach.render.variables import VARIABLES, Variable, sample_facts
 from outreach.settings import Business
@@ -427,10 +428,12 @@ def _content(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Co
 def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
     head = {k: _one_line(_filled(t, facts)) for k, t in ready.entries.items() if k in ("subject", "preheader")}
     facts["email"] = {key: text for key, text in head.items() if text}
-    html = _filled(ready.body, facts).strip()
-    text = tidy(_filled(ready.written_text, facts)) if ready.written_text else from_html(html)
-    styled = inlined(html, ready.body.filename or "")
-    return Content("email", text, head.get("subject", ""), styled, head.get("preheader", ""), links=_links(run))
+    parts = _parts(ready.body, facts)
+    written = tidy(_filled(ready.written_text, facts)) if ready.written_text else ""
+    html, derived = html_and_text(parts, ready.body.filename or "", text=not ready.written_text)
+    return Content(
+        "email", written or derived, head.get("subject", ""), html, head.get("preheader", ""), links=_links(run)
+    )
 
 
 def _links(run: Run) -> tuple[Link, ...]:
@@ -444,11 +447,13 @@ def _one_line(text: str) -> str:
 
 
 def _filled(template: Template | str, facts: dict[str, Any]) -> str:
-    if isinstance(template, str):
-        return template
+    return template if isinstance(template, str) else "".join(_parts(template, facts))
+
+
+def _parts(template: Template, facts: dict[str, Any]) -> list[str]:
     try:
         # shared: the facts hold the globals already, and Jinja2 need not copy them once more
-        return joined(template.root_render_func(template.new_context(facts, shared=True)))
+        return gathered(template.root_render_func(template.new_context(facts, shared=True)))
     except OutreachError:
         raise
     except Exception as error:

@@ -165,14 +165,18 @@ def _printable(value: Any) -> Any:
 
 def joined(parts: Iterable[str]) -> str:
     """The parts as one text; TemplateRuntimeError once it grows over LARGEST_TEXT, some parts later at most."""
+    return "".join(gathered(parts))
+
+
+def gathered(parts: Iterable[str]) -> list[str]:
+    """The parts; TemplateRuntimeError once they grow over LARGEST_TEXT together, some parts later at most."""
     coming, kept, size = iter(parts), [], 0
     while some := list(islice(coming, AT_ONCE)):
-        text = "".join(some)
-        kept.append(text)
-        size += len(text)
+        kept += some
+        size += sum(map(len, some))
         if size > LARGEST_TEXT:
             raise TemplateRuntimeError(TOO_LARGE)
-    return "".join(kept)
+    return kept
 
 
 # --- attributes --------------------------------------------------------------------------------

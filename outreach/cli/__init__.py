@@ -74,7 +74,7 @@ VERBS = {
     "status": Verb("status", "Look", "Show the queue, the last ticks and what is paused."),
     "doctor": Verb("doctor", "Look", "Look whether providers, database and settings are ready to send."),
     "messages": Verb("messages", "Look", "List messages as they fall due, with the reason of each non-send."),
-    "report": Verb("report", "Look", "Report retention, cohorts, repurchase and campaigns."),
+    "report": Verb("report", "Look", "Report retention, cohorts, repurchase, campaigns and coupons."),
 }
 
 

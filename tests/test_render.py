@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from html import unescape
 from typing import Any
 
 import pytest
@@ -719,3 +720,35 @@ def test_names_and_filters_are_documented_once() -> None:
     assert all(variable.text for variable in VARIABLES)
     assert {"money", "date", "datetime", "greeting", "link"} <= set(FILTERS)
     assert "safe" not in FILTERS
+
+
+# --- the business's own facts, written into the words around them --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("{{ business.name }}, {{ business.currency }}", "Tienda «Luna», MXN"),
+        ("{% set business = customer %}{{ business.name }}", "Ana"),
+        ("{% for business in ['a', 'b'] %}{{ business }}{% endfor %}", "ab"),
+        ("{% macro m(business) %}{{ business }}{% endmacro %}{{ m('x') }}", "x"),
+        ("{{ business.name | upper }}", "TIENDA «LUNA»"),
+        ("{{ business.links.help }}", "https://luna.example/?a=1&b=2"),
+    ],
+)
+def test_what_is_the_same_for_everybody_is_printed_as_if_it_were_asked_for(body: str, text: str) -> None:
+    shop = Business(
+        "Tienda «Luna»", "America/Mexico_City", "MXN", "es-MX", "MX", links={"help": "https://luna.example/?a=1&b=2"}
+    )
+    files = {
+        f"message_templates/m.{kind}.j2": f"{head}{body}"
+        for kind, head in (("sms", ""), ("email", "---\nsubject: x\n---\n"))
+    }
+    made = Templates(files, shop)
+    facts = {"customer": {"name": "Ana"}}
+
+    sms = made.render("m", "sms", "es-MX", facts, link=lambda _kind, _target: ("t", "u"))
+    mail = made.render("m", "email", "es-MX", facts, link=lambda _kind, _target: ("t", "u"))
+
+    assert (sms.text, mail.text) == (text, text)
+    assert unescape(mail.html) == text

@@ -90,7 +90,9 @@ def test_more_values_than_there_are_marks_are_all_there() -> None:
 
 def test_what_looks_like_a_mark_is_none() -> None:
     parts = ["<p>\ue1001\ue101 ", Markup.escape("\ue1000\ue101"), " ", Markup.escape("Ana"), "</p>"]
+    html_and_text(["<p>", Markup.escape("Ana"), "</p>"], "m", text=True)
 
+    assert html_and_text(["<p>", Markup.escape("\ue1000\ue101"), "</p>"], "m", text=True)[1] == "0\ue101"
     html, text = html_and_text(parts, "m", text=True)
 
     assert html == "<p>1\ue101 0\ue101 Ana</p>"

@@ -14,6 +14,7 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -85,6 +86,10 @@ class _Ready:
     written_text: Template | None  # the e-mail's own plain-text part
 
 
+# A tag that may give `business` another meaning, as {% set business = … %} does.
+_RENAMED = re.compile(r"\{%[^%]*\bbusiness\b(?!\s*\.)")
+
+
 class Templates:
     """
     The message templates of one release, compiled once each and cached.
@@ -100,9 +105,11 @@ class Templates:
         self._business = business
         self._own = _business_facts(business)
         loader = FunctionLoader(self._load)
+        renamed = any(_RENAMED.search(text) for text in wanted.values())
+        constants = {} if renamed else {"business": self._own}
         self._environments = {
-            "text": Sandbox(loader, FUNCTIONS, html=False),
-            "html": Sandbox(loader, FUNCTIONS, html=True),
+            "text": Sandbox(loader, FUNCTIONS, html=False, constants=constants),
+            "html": Sandbox(loader, FUNCTIONS, html=True, constants=constants),
         }
         self._found: dict[tuple[str, str, str, str], str | None] = {}
         self._ready: dict[str, _Ready | TemplateError] = {}

@@ -229,13 +229,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
     Jinja2 with listed attributes and filters, counted loops, and no way to read anything but `loader`'s templates.
 
     With `html`, every value is escaped, without exception: there is no `safe` filter and no `autoescape` block.
+    Texts among `constants` are printed by name at no cost: no template may give these names another meaning.
     """
 
     code_generator_class = _Code
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     concat = staticmethod(joined)
 
-    def __init__(self, loader: BaseLoader, filters: Mapping[str, Callable[..., Any]], *, html: bool) -> None:
+    def __init__(
+        self,
+        loader: BaseLoader,
+        filters: Mapping[str, Callable[..., Any]],
+        *,
+        html: bool,
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._constants = constants or {}
         super().__init__(
             loader=loader,
             autoescape=html,
@@ -275,6 +284,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for used in shared:
             used.with_context = True
         return tree
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        """Jinja2 writes constants into the words around them: so what is the same for everybody costs nothing."""
+        if self._constants:
+            for output in source.find_all(nodes.Output):
+                output.nodes = [_folded(node, self._constants) for node in output.nodes]
+        return super()._generate(source, name, filename, defer_init)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         kind = type(obj)
@@ -338,6 +356,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if self.autoescape:
             return Markup(joined(Markup.escape(part) for part in parts))  # noqa: S704 (each part is escaped)
         return joined(str(part) for part in parts)
+
+
+def _folded(node: nodes.Expr, constants: Mapping[str, Any]) -> nodes.Expr:
+    """The text that a dotted name among the constants stands for; any other expression as it is."""
+    value = _value(node, constants)
+    return nodes.Const(value, lineno=node.lineno) if type(value) is str else node
+
+
+def _value(node: nodes.Expr, constants: Mapping[str, Any]) -> Any:
+    if isinstance(node, nodes.Name):
+        return constants.get(node.name)
+    if isinstance(node, nodes.Getattr) and isinstance(of := _value(node.node, constants), Mapping):
+        return of.get(node.attr)
+    return None
 
 
 def _number(value: object) -> bool:

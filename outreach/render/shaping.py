@@ -40,21 +40,25 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> tuple[str, 
     Raises:
         TemplateError: a style sheet cannot be read; names `path`.
     """
-    shape, values = _shape(parts, ())
-    if exposed := _exposed(shape):
-        shape, values = _shape(parts, exposed)
-    html = _filled(_styled(shape, path), values)
+    if any(_BEGIN in part for part in parts):  # somebody's name, or a template, holds what looks like a mark
+        parts = [part.replace(_BEGIN, "") for part in parts]
+    words, values = _marked(parts, ())
+    if exposed := _exposed(words):
+        words, values = _marked(parts, exposed)
+    html = _filled(_styled(words, path), values)
     if not text:
         return html, ""
-    return html, _filled(_text(shape), [unescape(value) if "&" in value else value for value in values])
+    return html, _filled(_text(words), [unescape(value) if "&" in value else value for value in values])
 
 
-def _shape(parts: Sequence[str], exposed: Collection[int]) -> tuple[str, list[str]]:
+Words = tuple[str, ...]  # of an e-mail, with marks in place of values
+
+
+def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str]]:
     """The parts with marks in place of values, but not of those `exposed`; and the values by their number."""
     words: list[str] = []
     values: list[str] = []
     addresses: dict[str, int] = {}
-    marks = 0
     for part in parts:
         if type(part) is Markup and len(values) < _MOST and _is_plain(value := str(part)):
             number = len(values)
@@ -63,13 +67,9 @@ def _shape(parts: Sequence[str], exposed: Collection[int]) -> tuple[str, list[st
                 if ":" in value or "/" in value:  # a link's words may be its own address: the same one is the same mark
                     number = addresses.setdefault(value, number)
                 words.append(_MARKS[number])
-                marks += 1
                 continue
         words.append(part)
-    shape = "".join(words)
-    if shape.count(_BEGIN) != marks:  # somebody's name, or a template, holds what looks like a mark
-        return _shape([part.replace(_BEGIN, "") for part in parts], exposed)
-    return shape.strip(), values
+    return tuple(words), values
 
 
 def _is_plain(value: str) -> bool:
@@ -85,8 +85,9 @@ def _is_plain(value: str) -> bool:
 
 
 @lru_cache(maxsize=KEPT)
-def _exposed(shape: str) -> frozenset[int]:
+def _exposed(words: Words) -> frozenset[int]:
     """The numbers of those marks that stand where a value decides more than what is read."""
+    shape = "".join(words)
     found = set()
     lower = shape.lower()
     for mark in _MARK.finditer(shape):
@@ -102,13 +103,13 @@ Worked = tuple[str, ...]  # words and numbers of values in turn; words first and
 
 
 @lru_cache(maxsize=KEPT)
-def _styled(shape: str, path: str) -> Worked:
-    return tuple(_MARK.split(inlined(shape, path)))
+def _styled(words: Words, path: str) -> Worked:
+    return tuple(_MARK.split(inlined("".join(words).strip(), path)))
 
 
 @lru_cache(maxsize=KEPT)
-def _text(shape: str) -> Worked:
-    return tuple(_MARK.split(from_html(shape)))
+def _text(words: Words) -> Worked:
+    return tuple(_MARK.split(from_html("".join(words).strip())))
 
 
 def _filled(worked: Worked, values: Sequence[str]) -> str:

@@ -191,6 +191,50 @@ def test_an_imported_case_that_is_open_is_joined_and_keeps_its_times(db: Databas
     assert log(db, "k1") == [("joined", "reply", "sigue roto")]
 
 
+def test_what_the_shop_s_file_says_of_a_case_stands_and_only_its_gaps_are_filled(
+    db: Database, settings: Settings
+) -> None:
+    one, two = (rows_of(db, Order, external_id=name)[0].id for name in ("o1", "o12"))
+    opened(db, settings, complaint(key="a", note="a"))
+    name = rows_of(db, Case)[0].external_id
+    row = {"case_id": name, "customer_id": "c1", "kind": "complaint", "opened_at": NOW - 2 * HOUR, "category": "envío"}
+    feed(db, settings, NOW + HOUR, cases=[row])
+
+    later, earlier = (
+        complaint(key="b", at=NOW, category="talla", order_id=two),
+        complaint(key="c", at=NOW - DAY, order_id=one),
+    )
+    opened(db, settings, later, earlier, now=NOW + HOUR)
+
+    (case,) = rows_of(db, Case)
+    assert (case.opened_at, case.category, case.order_id) == (NOW - 2 * HOUR, "envío", one)
+
+
+def test_an_order_named_of_an_imported_case_without_one_is_kept(db: Database, settings: Settings) -> None:
+    one, two = (rows_of(db, Order, external_id=name)[0].id for name in ("o1", "o12"))
+    row = {"case_id": "k1", "customer_id": "c1", "kind": "complaint", "opened_at": NOW - HOUR}
+    feed(db, settings, NOW, cases=[row])
+
+    first, second = opened(db, settings, complaint(by="ana", order_id=one), complaint(by="ana", order_id=two))
+
+    assert rows_of(db, Case, id=first)[0].order_id == one
+    assert first != second
+
+
+def test_what_comes_to_light_late_leaves_the_target_of_a_case_that_was_opened_again(
+    db: Database, settings: Settings
+) -> None:
+    opened(db, settings, complaint(key="a"))
+    name = rows_of(db, Case)[0].external_id
+    cases.close(db, NOW + HOUR, name, "resolved", "", "ana")
+    cases.reopen(db, settings, NOW + 30 * DAY, name, "", "ana")
+
+    opened(db, settings, complaint(key="b", at=NOW - DAY), now=NOW + 30 * DAY)
+
+    (case,) = rows_of(db, Case)
+    assert (case.opened_at, case.due_at) == (NOW - DAY, NOW + 31 * DAY)
+
+
 @st.composite
 def several_openings(draw: st.DrawFn) -> list[Opening]:
     """What customers wrote, few enough times, orders and categories to meet again and again."""

@@ -13,7 +13,7 @@ from outreach.models import Customer, table
 from outreach.reports.campaigns import campaigns
 from outreach.reports.coupons import COUPONS, taken_off
 from outreach.reports.coupons import coupons as report
-from outreach.settings import Offer
+from outreach.settings import Business, Offer, Settings
 from outreach.store import Database
 from outreach.values import written
 from tests.conftest import NOW
@@ -94,7 +94,18 @@ def test_an_order_that_does_not_count_brings_nothing_and_a_code_that_went_back_w
 
     row = row_of(shop, NOW + 4 * DAY)
 
-    assert (row["issued"], row["used"], row["orders"], row["revenue"], row["discount"]) == (1, 1, 0, {}, {})
+    assert (row["issued"], row["used"], row["orders"], row["left_out"]) == (1, 1, 0, 1)
+    assert (row["revenue"], row["discount"]) == ({}, {})
+
+
+def test_an_order_with_two_codes_of_one_offer_brings_its_revenue_once_and_costs_both(shop: CouponShop) -> None:
+    shop.offer(TEN.replace("expires", "shareable: yes, expires"))
+    (ana, one), (_, two) = given(shop, 2)
+    feed(shop.db, shop.settings, NOW + DAY, orders=[order(1, ana, NOW + DAY, coupon_code=f"{one}, {two}", total="90")])
+
+    row = row_of(shop, NOW + 2 * DAY)
+
+    assert (row["used"], row["orders"], row["revenue"], row["discount"]) == (2, 1, {"MXN": 9000}, {"MXN": 2000})
 
 
 def test_customers_that_were_merged_are_one(shop: CouponShop) -> None:
@@ -142,11 +153,17 @@ def test_a_campaign_counts_the_codes_that_its_messages_brought_first(shop: Coupo
 def test_what_an_offer_takes_off_follows_from_its_terms(
     kind: str, value: str, total: int, currency: str, taken: int
 ) -> None:
-    assert taken_off(Offer("x", kind, value), total, currency) == taken
+    assert taken_off(_settings(currency, Offer("x", kind, value)), "x", total, currency) == taken
 
 
-def test_an_offer_that_is_gone_took_off_nothing_known() -> None:
-    assert taken_off(None, 9000, "MXN") == 0
+def test_what_an_offer_took_off_in_another_currency_or_one_that_is_gone_is_not_known() -> None:
+    shop = _settings("MXN", Offer("x", "amount", "100"))
+
+    assert [taken_off(shop, name, 9000, code) for name, code in (("x", "EUR"), ("y", "MXN"))] == [0, 0]
+
+
+def _settings(currency: str, offer: Offer) -> Settings:
+    return Settings(workspace=Path(), business=Business("Luna", "UTC", currency), offers={offer.name: offer})
 
 
 def test_amounts_are_written_with_as_many_places_as_their_currency_has() -> None:

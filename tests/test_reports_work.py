@@ -340,6 +340,7 @@ def test_the_campaign_report_counts_every_outcome_with_its_reason(db: Database) 
             "campaign": "thanks", "enrolled": 5, "assigned": 3, "holdout": 1, "planned": 2, "sent": 2, "failed": 1, "unknown": 1,
             "held": 1, "skipped": 1, "expired": 1, "cancelled": 1, "goal": None, "attributed": None, "rate": None, "low": None, "high": None,
             "by_reason": {"expired": 1, "holdout": 1, "no_consent": 2, "refused": 1, "unless": 1, "withdrawn": 1},
+            "coupons": 0, "coupons_used": 0, "coupons_expired": 0, "revenue": {}, "discount": {},
         }
     ]  # fmt: skip
     assert set(found.columns) == set(found.rows[0])

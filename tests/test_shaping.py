@@ -23,7 +23,7 @@ PLACES = (
     '<p>Lee <a href="%s">%s</a></p>', '<a href="https://shop.example/%s?y=%s">más</a>', "<ul><li>%s</li><li>%s</li></ul>",
     '<table class="b"><tr><td>%s</td><td>%s</td></tr></table>', "<!-- %s -->", "<style>.c { color: %s }</style>",
     '<img src="https://shop.example/a.png" alt="%s">', "<b>%s</b> y <i>%s</i>", '<div class="preheader">%s</div>',
-    "<title>%s</title>", "<p>a\n  %s  b</p>", "<p %s>x</p>", '<p id="%s">x</p>', "%s", "<br>%s<hr>", "&nbsp;%s &amp; co",
+    "<title>%s</title>", "<p>a\n  %s  b</p>", "<p %s>x</p>", '<img alt="x > y" class="%s">', '<p>%s</p><p class="%s">x</p>', '<a href="https://t.example/%s">https://t.example/%s</a>', '<p id="%s">x</p>', "%s", "<br>%s<hr>", "&nbsp;%s &amp; co",
 )  # fmt: skip
 ODD = ("", " ", "a  b", " a", "1. a", "# a", "*a*", "_a_", "https://shop.example/x?a=1&b=2", "&lt;b&gt;", "<b>", 'q"uo\'te', "a",
        "\ue1000\ue101", "\ue000", "a\nb", "–", "مريم", "🎁", "red", "x" * 300, "\xa0", "[a](b)", "\\*", "+ a", "- a")  # fmt: skip
@@ -45,9 +45,10 @@ def emails(draw: st.DrawFn) -> list[str]:
     for place in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=6)):
         first, *others = place.split("%s")
         parts.append(first)
+        is_link = 'href="' in place
+        drawn = draw(addresses if is_link else values)
         for other in others:
-            is_link = 'href="' in place
-            value = draw(addresses if is_link else values)
+            value = drawn if draw(st.booleans()) else draw(addresses if is_link else values)
             bold = not is_link and draw(st.integers(0, 9)) == 0
             parts += [Markup("<b>%s</b>") % value if bold else Markup.escape(value), other]
     return parts
@@ -80,6 +81,13 @@ def test_a_value_that_decides_a_style_is_seen_by_the_sheet() -> None:
     html, _ = html_and_text([SHEET, '<p class="', Markup("a"), '">x</p>'], "m", text=False)
 
     assert "color: red" in html.partition("<p")[2]
+
+
+def test_a_value_that_is_read_and_decides_a_style_is_seen_by_the_sheet() -> None:
+    html, text = html_and_text([SHEET, "<p>", Markup("a"), '</p><p class="', Markup("a"), '">x</p>'], "m", text=True)
+
+    assert "color: red" in html.rpartition("<p")[2]
+    assert text == "a\n\nx"
 
 
 def test_more_values_than_there_are_marks_are_all_there() -> None:

@@ -52,9 +52,9 @@ def open_case(connection: Connection, settings: Settings, now: datetime, opening
     An open case of the same customer and kind is joined instead; where a person says that it is about
     another order, it is not. A case that we opened follows from the set of its openings, in whatever
     order they come: it is dated by the earliest, whose note it takes, and of order, category and product
-    it takes the earliest that was named. An imported case stays as the shop wrote it. Opening with a key
-    that is known changes nothing and gives the same case. `case.opened` fires as for an imported case.
-    A time ahead of `now` counts as `now`.
+    it takes the earliest that was named. What the shop's files say of a case stands; they only lend it
+    what it lacks. Opening with a key that is known changes nothing and gives the same case. `case.opened`
+    fires as for an imported case. A time ahead of `now` counts as `now`.
 
     Call it after every other lock of the transaction has been taken (see `writing.begin`).
     """
@@ -76,7 +76,7 @@ def open_case(connection: Connection, settings: Settings, now: datetime, opening
         _text(opening.sku),
     )
     write_lines(connection, [line])
-    if joined is not None and joined.opened_by != "import":
+    if joined is not None:
         _settle(connection, settings, now, joined, opening)
     if opening.reply_id is not None:
         mine = and_(_replies.c.id == opening.reply_id, _replies.c.case_id.is_(None))
@@ -137,18 +137,21 @@ def _settle(connection: Connection, settings: Settings, now: datetime, case: Any
     n = _notes.c
     query = select(_notes).where(n.case_id == case.id, n.kind.in_((OPENED, JOINED))).order_by(n.at, n.key)
     lines = connection.execute(query).all()
-    first = lines[0]
-    values: dict[str, Any] = {
-        name: next((named for line in lines if (named := getattr(line, name)) is not None), None)
-        for name in ("order_id", "category", "sku")
-    }
-    if latest.key and first.key == _key(latest):
-        values |= _origin(latest)
-        values |= {"note": first.text or None}
-    if first.at != case.opened_at:
-        values |= {"opened_at": first.at, "due_at": targets.due_at(settings, case.kind, first.at)}
-        write_fresh(connection, "case.opened", case.id, case.customer_id, case.opened_at, first.at, now)
-    connection.execute(update(_cases).where(_cases.c.id == case.id).values(**values))
+    first, values = lines[0], dict[str, Any]()
+    for name in ("order_id", "category", "sku"):
+        named = [said for line in lines if (said := getattr(line, name)) is not None]
+        if named and getattr(case, name) in (None, *named):
+            values[name] = named[0]
+    if case.opened_by != "import" and not case.row_hash:  # no file of the shop's has it
+        if latest.key and first.key == _key(latest):
+            values |= _origin(latest) | {"note": first.text or None}
+        if first.at != case.opened_at:
+            values["opened_at"] = first.at
+            if not case.reopened:
+                values["due_at"] = targets.due_at(settings, case.kind, first.at)
+            write_fresh(connection, "case.opened", case.id, case.customer_id, case.opened_at, first.at, now)
+    if values:
+        connection.execute(update(_cases).where(_cases.c.id == case.id).values(**values))
 
 
 def _free_id(connection: Connection, opening: Opening) -> str:

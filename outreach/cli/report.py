@@ -155,7 +155,7 @@ def coupons(
     if csv or as_json:
         _put(found, csv, as_json=as_json, title="Coupons")
         return
-    money = ("orders", "revenue", "discount", "median_days")
+    money = ("orders", "left_out", "revenue", "discount", "median_days")
     _put(
         Report(tuple(name for name in found.columns if name not in money), found.rows),
         None,

@@ -14,7 +14,6 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +28,7 @@ from outreach.errors import OutreachError, Problem, TemplateError
 from outreach.render.check import Reading, read_template
 from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
 from outreach.render.plain_text import tidy
-from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered
+from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered, may_rename_business
 from outreach.render.segments import outside_gsm, sms_segments
 from outreach.render.shaping import html_and_text
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
@@ -86,10 +85,6 @@ class _Ready:
     written_text: Template | None  # the e-mail's own plain-text part
 
 
-# A tag that may give `business` another meaning, as {% set business = … %} does.
-_RENAMED = re.compile(r"\{%[^%]*\bbusiness\b(?!\s*\.)")
-
-
 class Templates:
     """
     The message templates of one release, compiled once each and cached.
@@ -105,8 +100,7 @@ class Templates:
         self._business = business
         self._own = _business_facts(business)
         loader = FunctionLoader(self._load)
-        renamed = any(_RENAMED.search(text) for text in wanted.values())
-        constants = {} if renamed else {"business": self._own}
+        constants = {} if any(map(may_rename_business, wanted.values())) else {"business": self._own}
         self._environments = {
             "text": Sandbox(loader, FUNCTIONS, html=False, constants=constants),
             "html": Sandbox(loader, FUNCTIONS, html=True, constants=constants),

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, NoReturn
 
-from jinja2 import BaseLoader, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
+from jinja2 import BaseLoader, Environment, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.runtime import Context, LoopContext
@@ -356,6 +356,26 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if self.autoescape:
             return Markup(joined(Markup.escape(part) for part in parts))  # noqa: S704 (each part is escaped)
         return joined(str(part) for part in parts)
+
+
+def may_rename_business(source: str) -> bool:
+    """Whether a tag of the template names `business` as a whole, as one would that gives it another meaning."""
+    if _WHOLE.search(source) is None:
+        return False
+    try:
+        tokens = [(kind, text) for _, kind, text in _LEXER.lex(source) if kind != "whitespace"]
+    except TemplateSyntaxError:
+        return True
+    in_tag = False
+    for (kind, text), (_, following) in pairwise([*tokens, ("end", "")]):
+        in_tag = kind == "block_begin" or (in_tag and kind != "block_end")
+        if in_tag and (kind, text) == ("name", "business") and following != ".":
+            return True
+    return False
+
+
+_WHOLE = re.compile(r"\bbusiness\b(?!\s*\.)")
+_LEXER = Environment(autoescape=True)  # only reads
 
 
 def _folded(node: nodes.Expr, constants: Mapping[str, Any]) -> nodes.Expr:

@@ -25,8 +25,11 @@ _BEGIN, _END = "\ue100", "\ue101"
 _MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
 _MARKS = [f"{_BEGIN}{number}{_END}" for number in range(100)]
 _MOST = len(_MARKS)
+_RAW = re.compile("[<>\"']")  # what no escaped value has
 _OWN_ENTITY = re.compile("&(?!amp;|lt;|gt;|#34;|#39;)")  # one that no escaped value has
-_HARMLESS = re.compile(r"""\s(?:href|src|alt|title|content)\s*=\s*(?:"[^"<>]*|'[^'<>]*)\Z""", re.IGNORECASE)
+# Inside a tag, and there inside an attribute that no rule of a style sheet would be about.
+_IN_TAG = re.compile(r"""<[a-z/](?:[^<>"']|"[^"<]*"|'[^'<]*')*(?:"[^"<]*|'[^'<]*)?\Z""", re.IGNORECASE)
+_HARMLESS = re.compile(r"""\s(?:href|src|alt|title|content)\s*=\s*(?:"[^"<]*|'[^'<]*)\Z""", re.IGNORECASE)
 _HIDDEN = (("<!--", "-->"), ("<style", "</style"), ("<script", "</script"))
 
 
@@ -55,28 +58,28 @@ Words = tuple[str, ...]  # of an e-mail, with marks in place of values
 
 
 def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str]]:
-    """The parts with marks in place of values, but not of those `exposed`; and the values by their number."""
+    """
+    The parts with marks in place of values, but not of those `exposed`; and the values by their number.
+
+    Equal values are one: a link whose words are its own address stays one, and what is exposed once is exposed.
+    """
     words: list[str] = []
-    values: list[str] = []
-    addresses: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for part in parts:
-        if type(part) is Markup and len(values) < _MOST and _is_plain(value := str(part)):
-            number = len(values)
-            values.append(value)
+        if type(part) is Markup and len(numbers) < _MOST and _is_plain(value := str(part)):
+            number = numbers.setdefault(value, len(numbers))
             if number not in exposed:
-                if ":" in value or "/" in value:  # a link's words may be its own address: the same one is the same mark
-                    number = addresses.setdefault(value, number)
                 words.append(_MARKS[number])
                 continue
         words.append(part)
-    return tuple(words), values
+    return tuple(words), list(numbers)
 
 
 def _is_plain(value: str) -> bool:
-    """Whether it is words that nothing would rewrite: no markup, and only single spaces, inside."""
+    """Whether it is words that nothing would rewrite: escaped, no markup, and only single spaces, inside."""
     return (
         value.isprintable()
-        and "<" not in value
+        and not _RAW.search(value)
         and "  " not in value
         and value[:1] not in ("", " ")
         and value[-1] != " "

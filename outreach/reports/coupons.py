@@ -5,7 +5,6 @@ Coupons: what became of the codes that were given out, and the orders that used 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -18,12 +17,12 @@ from outreach.models import Coupon, CouponRedemption, Customer, Message, Order, 
 from outreach.reports import Report
 from outreach.reports.periods import grid, instants
 from outreach.reports.retention import share
-from outreach.settings import Offer, Settings
+from outreach.settings import Settings
 from outreach.store import Database, read
 
 COUPONS = (
     *("offer", "issued", "used", "expired", "void", "waiting", "customers", "redeemed", "rate", "low", "high"),
-    *("not_valid", "orders", "revenue", "discount", "median_days"),
+    *("not_valid", "orders", "left_out", "revenue", "discount", "median_days"),
 )
 DAY = timedelta(days=1)
 
@@ -44,7 +43,8 @@ class Sums:
     customers: int = 0  # who were given one
     redeemed: int = 0  # of those, who used one
     not_valid: int = 0  # uses that the ledger refused
-    orders: int = 0
+    orders: int = 0  # that count and used one validly
+    left_out: int = 0  # that used one validly, and do not count
     revenue: Counter[str] = field(default_factory=Counter)  # minor units by currency
     discount: Counter[str] = field(default_factory=Counter)
     days: list[float] = field(default_factory=list)  # from being given out to the first use
@@ -57,9 +57,10 @@ def coupons(db: Database, settings: Settings, start: date, end: date, *, now: da
     - `issued` = `used` (at least once, validly) + `expired` + `void` + `waiting`, in coupons.
     - `customers` were given at least one, `redeemed` of them used one; `rate` with Wilson's 95 % interval.
     - `not_valid`: uses by the wrong customer, too late, too often, or of a void code.
-    - `orders` used one validly and count as orders; `revenue` is what they add up to, `discount` what the
-      offer's terms took off them: for p percent total x p / (100 - p), for an amount that amount; gifts and
-      free deliveries are not known. Both in minor units by currency.
+    - `orders` used one validly and count as orders (`left_out` those that do not: cancelled, or of amount 0);
+      `revenue` is what they add up to, `discount` what the offer's terms took off them: for p percent
+      total x p / (100 - p), for an amount that amount, which is in the business's currency; gifts and free
+      deliveries are not known. Both in minor units by currency.
     - `median_days` from being given out to the first use, of those that were used.
 
     Raises:
@@ -89,6 +90,7 @@ def _row(name: str, one: Sums) -> dict[str, Any]:
         **share(one.redeemed, one.customers),
         "not_valid": one.not_valid,
         "orders": one.orders,
+        "left_out": one.left_out,
         "revenue": dict(sorted(one.revenue.items())),
         "discount": dict(sorted(one.discount.items())),
         "median_days": round(median(one.days), 1) if one.days else None,
@@ -140,7 +142,7 @@ def _stands(
 
 
 def _people(
-    connection: Connection, found: Mapping[str, Sums], key: ColumnElement[Any], when: ColumnElement[bool], now: datetime
+    connection: Connection, found: dict[str, Sums], key: ColumnElement[Any], when: ColumnElement[bool], now: datetime
 ) -> None:
     c, first = _coupons.c, _first_uses(now)
     columns = (key, func.count(_owner.distinct()), func.count(case((first.c.at.is_not(None), _owner)).distinct()))
@@ -150,13 +152,14 @@ def _people(
         .outerjoin(first, first.c.coupon_id == c.id)
     )
     for name, customers, redeemed in connection.execute(query.group_by(key)):
-        found[name].customers, found[name].redeemed = customers, redeemed
+        one = found.setdefault(name, Sums())
+        one.customers, one.redeemed = customers, redeemed
 
 
 def _uses(
     connection: Connection,
     settings: Settings,
-    found: Mapping[str, Sums],
+    found: dict[str, Sums],
     key: ColumnElement[Any],
     when: ColumnElement[bool],
     now: datetime,
@@ -164,41 +167,49 @@ def _uses(
     c, r, o = _coupons.c, _redemptions.c, _orders.c
     columns = (
         *(key.label("name"), c.id, c.offer, c.issued_at, r.at, r.verdict),
-        *(o.id.label("order_id"), o.currency, o.total),
+        *(o.id.label("order_id"), o.currency, o.total, o.counted),
     )
     query = (
         _given(*columns, when=when, now=now)
         .join(_redemptions, and_(r.coupon_id == c.id, r.at < now))
-        .outerjoin(_orders, and_(o.id == r.order_id, o.counted))
+        .outerjoin(_orders, o.id == r.order_id)
         .order_by(r.at, r.id)
     )
     used: set[tuple[str, int]] = set()
     bought: set[tuple[str, int]] = set()
+    cost: set[tuple[str, int, int]] = set()
     for row in connection.execution_options(yield_per=5_000).execute(query):
-        one = found[row.name]
+        one = found.setdefault(row.name, Sums())
         if row.verdict != "valid":
             one.not_valid += 1
             continue
         if (row.name, row.id) not in used:
             used.add((row.name, row.id))
             one.days.append((row.at - row.issued_at) / DAY)
-        if row.order_id is not None and (row.name, row.order_id) not in bought:
+        if row.order_id is None:
+            continue
+        if (row.name, row.order_id) not in bought:
             bought.add((row.name, row.order_id))
-            one.orders += 1
-            one.revenue[row.currency] += row.total
-            if taken := taken_off(settings.offers.get(row.offer), row.total, row.currency):
+            one.orders += row.counted
+            one.left_out += not row.counted
+            if row.counted:
+                one.revenue[row.currency] += row.total
+        if row.counted and (row.name, row.order_id, row.id) not in cost:
+            cost.add((row.name, row.order_id, row.id))
+            if taken := taken_off(settings, row.offer, row.total, row.currency):
                 one.discount[row.currency] += taken
 
 
-def taken_off(offer: Offer | None, total: int, currency: str) -> int:
+def taken_off(settings: Settings, offer: str, total: int, currency: str) -> int:
     """What the offer's terms took off an order that came to `total`, in minor units; 0 where they do not say."""
     from babel.numbers import get_currency_precision
 
-    if offer is None or offer.kind not in ("percent", "amount"):
+    terms = settings.offers.get(offer)
+    if terms is None or terms.kind not in ("percent", "amount"):
         return 0
-    value = Decimal(offer.value)
-    if offer.kind == "amount":
-        exact = value.scaleb(get_currency_precision(currency))
+    value = Decimal(terms.value)
+    if terms.kind == "amount":
+        exact = value.scaleb(get_currency_precision(currency)) if currency == settings.business.currency else Decimal(0)
     else:
         exact = Decimal(total) * value / (100 - value) if value < 100 else Decimal(0)
     return int(exact.to_integral_value(ROUND_HALF_UP))

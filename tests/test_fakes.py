@@ -56,10 +56,16 @@ def started(tmp_path: Path) -> Iterator[Started]:
     folder = tmp_path / "here"
     folder.mkdir()
     ports = ["--smtp-port", "0", "--twilio-port", "0", "--sendgrid-port", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # Whoever runs tests in the background may have them ignore Ctrl-C, and processes inherit that.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen([*VERB, *ports], **pipes, text=True, cwd=folder, preexec_fn=heeding) as process:
+    with subprocess.Popen(
+        [*VERB, *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        preexec_fn=heeding,
+    ) as process:
         run = Started(process, [])
         while not run.line().startswith("What is accepted"):
             assert process.poll() is None

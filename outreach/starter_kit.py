@@ -16,6 +16,17 @@ from outreach.errors import OutreachError
 
 FOLDERS = ("campaigns", "message_templates")
 ACTIVE = "active: yes\n"  # a line of every starter campaign
+# What the campaigns give away, as outreach.yaml has it.
+OFFERS = """\
+offers:
+  sorry10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 180 days}
+  stay15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days}
+  back10: {kind: percent, value: 10, expires: 14 days, per_customer: 1 per 365 days}
+  back15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days, replaces: back10}
+  birthday10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 360 days}
+  vip_delivery: {kind: free_shipping, expires: 60 days, per_customer: 1 per 365 days}
+  friend10: {kind: percent, value: 10, expires: 90 days, shareable: yes, uses: 5, per_customer: 1 per 365 days}
+"""
 _CHANNELS = re.compile(
     r"^(?P<before> +channel: )(?:\[(?P<several>[a-z, ]+)\]|(?P<one>[a-z]+))(?P<after>.*)$", re.MULTILINE
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from outreach import starter_kit
 from outreach.cli.homes import Home
 
 DATA_README = """\
@@ -108,15 +109,7 @@ surveys:
 # What the campaigns give away. Each customer gets a code of their own. Before you switch on a campaign with an offer:
 # make its codes (outreach coupons make), load them into the shop's cart, and mark them live (outreach coupons activate).
 # Or let everybody have one code: codes: {shared: VUELVE10}.
-offers:
-  sorry10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 180 days}
-  stay15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days}
-  back10: {kind: percent, value: 10, expires: 14 days, per_customer: 1 per 365 days}
-  back15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days, replaces: back10}
-  birthday10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 360 days}
-  vip_delivery: {kind: free_shipping, expires: 60 days, per_customer: 1 per 365 days}
-  friend10: {kind: percent, value: 10, expires: 90 days, shareable: yes, uses: 5, per_customer: 1 per 365 days}
-"""
+%(offers)s"""
 
 
 def settings_text(name: str, country: str, home: Home, channels: Sequence[str]) -> str:
@@ -132,4 +125,4 @@ def settings_text(name: str, country: str, home: Home, channels: Sequence[str]) 
     written = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     address = json.dumps(f"{sender} <hello@shop.example>", ensure_ascii=False)
     lines = (CHANNELS[channel].replace("%s", address) for channel in CHANNELS if channel in channels)
-    return SETTINGS % {**written, "channels": "\n".join(f"  {line}" for line in lines)}
+    return SETTINGS % {**written, "offers": starter_kit.OFFERS, "channels": "\n".join(f"  {line}" for line in lines)}

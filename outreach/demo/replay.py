@@ -84,15 +84,8 @@ surveys:
   nps: {scale: 0-10, kind: nps}
 
 # What the campaigns give away.
-offers:
-  sorry10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 180 days}
-  stay15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days}
-  back10: {kind: percent, value: 10, expires: 14 days, per_customer: 1 per 365 days}
-  back15: {kind: percent, value: 15, expires: 14 days, per_customer: 1 per 365 days, replaces: back10}
-  birthday10: {kind: percent, value: 10, expires: 30 days, per_customer: 1 per 360 days}
-  vip_delivery: {kind: free_shipping, expires: 60 days, per_customer: 1 per 365 days}
-  friend10: {kind: percent, value: 10, expires: 90 days, shareable: yes, uses: 5, per_customer: 1 per 365 days}
 """
+SETTINGS += starter_kit.OFFERS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from outreach import campaigns, releases, settings, starter_kit
 from outreach.cli.homes import HOMES
 from outreach.cli.workspace_files import settings_text
-from outreach.render import Content, Templates
+from outreach.render import Content, Templates, shaping
 from outreach.render.filters import LONGEST_NAME
 from outreach.settings import Business
 from outreach.values import Money
@@ -545,3 +545,13 @@ def test_the_campaign_explained_line_by_line_is_the_one_of_the_kit_and_every_key
     assert shown[1] == re.sub(r"^#.*\n", "", file, flags=re.MULTILINE)
     keys = set(re.findall(r"^ *(?:- )?(\w+):", shown[1], re.MULTILINE))
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == keys
+
+
+@pytest.mark.parametrize("text", EMAILS, ids=text_id)
+def test_an_email_is_styled_once_for_customers_whose_values_alone_differ(text: Text) -> None:
+    first = _rendered(text, "es-MX", _facts("Ana", coupon={"code": "LUNA-AAAA"}))
+    before = shaping._styled.cache_info().misses
+    second = _rendered(text, "es-MX", _facts("Beatriz", coupon={"code": "LUNA-BBBB"}))
+
+    assert shaping._styled.cache_info().misses == before
+    assert ("Ana" in first.text, "Ana" in second.text, "LUNA-AAAA" in second.html) == (True, False, False)

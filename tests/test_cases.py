@@ -254,7 +254,7 @@ def several_openings(draw: st.DrawFn) -> list[Opening]:
     return [replace(one, key=f"k{number}", reply_id=100 + number) for number, one in enumerate(some)]
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(openings=several_openings(), theirs=st.booleans(), dice=st.randoms(use_true_random=False))
 def test_whatever_order_they_come_in_the_same_openings_make_the_same_cases(
     db: Database, settings: Settings, openings: list[Opening], theirs: bool, dice: random.Random

@@ -50,7 +50,7 @@ class Year:
     share: float  # of a whole year
 
 
-DAYS = {"sqlite": year.DAYS, "postgresql": 110}  # to be lived through
+DAYS = {"sqlite": year.DAYS, "postgresql": 75}  # to be lived through
 
 
 @pytest.fixture(scope="module", params=list(DAYS))

@@ -586,7 +586,7 @@ def _is_full(cap: Cap, known: Facts, rules: Rules, channel: str, now: datetime) 
 PERSONAL = {"marketing list", "opt-out", "bounce", "consent"}  # what makes the next channel be tried
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(any_facts, any_rules, any_settings)
 def test_a_message_leaves_exactly_when_it_breaks_no_row_of_the_table(
     known: Facts, rules: Rules, using: Settings
@@ -607,7 +607,7 @@ def test_a_message_leaves_exactly_when_it_breaks_no_row_of_the_table(
     assert not isinstance(verdict, Send) or verdict.channel == best
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(any_facts, any_rules, any_settings)
 def test_a_waiting_message_always_comes_to_an_end_by_its_expiry(known: Facts, rules: Rules, using: Settings) -> None:
     now, seen = NOW, 0

@@ -235,7 +235,7 @@ def test_of_a_very_long_text_the_beginning_and_the_end_are_read() -> None:
     assert HEAD + TAIL < 10_000
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=300))
 def test_any_text_is_read_the_same_twice(text: str) -> None:
     first = intents.read(text)

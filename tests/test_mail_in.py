@@ -319,7 +319,7 @@ _HEADS = st.sampled_from(
 )  # fmt: skip
 
 
-@hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.one_of(st.binary(max_size=2000), st.lists(st.one_of(_HEADS, st.binary(max_size=20)), max_size=30).map(b"".join))
 )

@@ -183,7 +183,7 @@ def truths(draw: st.DrawFn) -> Truth:
 
 
 @given(truth=truths(), at=times, complete=st.booleans(), resend=st.booleans(), first=st.booleans())
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 def test_nothing_is_planned_again_that_the_provider_has_and_nothing_is_sent_that_it_has_not(
     truth: Truth, at: datetime, complete: bool, resend: bool, first: bool
 ) -> None:

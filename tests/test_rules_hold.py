@@ -76,7 +76,7 @@ blocks = st.lists(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from(["2026-03-27T12:00:00+00:00", "2026-10-23T12:00:00+00:00", "2026-06-15T15:00:00+00:00"]),
     people=people,

@@ -54,7 +54,7 @@ def emails(draw: st.DrawFn) -> list[str]:
     return parts
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 @given(parts=emails())
 def test_an_email_means_the_same_as_if_it_had_been_worked_on_whole(parts: list[str]) -> None:
     html, text = html_and_text(parts, "m", text=True)

@@ -95,9 +95,9 @@ def _exposed(words: Words) -> frozenset[int]:
     lower = shape.lower()
     for mark in _MARK.finditer(shape):
         at = mark.start()
-        if any(lower.rfind(begin, 0, at) > lower.rfind(end, 0, at) for begin, end in _HIDDEN) or (
-            shape.rfind("<", 0, at) > shape.rfind(">", 0, at) and not _HARMLESS.search(shape[:at])
-        ):
+        tag = shape[max(shape.rfind("<", 0, at), 0) : at]
+        is_hidden = any(lower.rfind(begin, 0, at) > lower.rfind(end, 0, at) for begin, end in _HIDDEN)
+        if is_hidden or (_IN_TAG.match(tag) and not _HARMLESS.search(tag)):
             found.add(int(mark[1]))
     return frozenset(found)
 

@@ -106,7 +106,7 @@ def test_the_same_message_is_the_same_at_every_attempt() -> None:
 
 
 @given(texts)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_a_subject_reads_as_it_was_written(subject: str) -> None:
     raw = wrote(subject=subject)
 
@@ -116,7 +116,7 @@ def test_a_subject_reads_as_it_was_written(subject: str) -> None:
 
 
 @given(texts)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_a_sender_s_name_reads_as_it_was_written(name: str) -> None:
     raw = wrote(sender=mime.written("hola@tienda.example", name))
 
@@ -130,7 +130,7 @@ def test_a_sender_s_name_reads_as_it_was_written(name: str) -> None:
 
 
 @given(subject=texts, name=texts)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_headers_are_folded_and_encoded_words_are_short_and_whole(subject: str, name: str) -> None:
     raw = wrote(subject=subject, sender=mime.written("hola@tienda.example", name), unsubscribe_url="")
 
@@ -187,7 +187,7 @@ EXPECTED = [
 
 
 @given(subject=anything, name=anything, text=anything, html=anything)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_no_subject_name_or_body_can_break_out_of_its_place(subject: str, name: str, text: str, html: str) -> None:
     raw = wrote(subject, text, f"<p>{html}</p>", mime.written("hola@tienda.example", name))
 
@@ -225,7 +225,7 @@ def test_an_address_that_is_not_one_in_its_plain_form_is_refused(address: str) -
 
 
 @given(st.text(max_size=30).map("{}@example.com".format) | st.text(max_size=40))
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_an_address_is_refused_or_stands_alone(address: str) -> None:
     try:
         raw = wrote(address=address, unsubscribe_url="")
@@ -250,7 +250,7 @@ def test_a_local_part_beyond_ascii_stands_as_it_is() -> None:
 
 
 @given(text=bodies, html=bodies)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_bodies_read_as_they_were_written(text: str, html: str) -> None:
     html = f"<p>{html}"
     raw = wrote(text=text, html=html)
@@ -263,13 +263,13 @@ def test_bodies_read_as_they_were_written(text: str, html: str) -> None:
 
 
 @given(text=bodies)
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_text_alone_reads_as_it_was_written(text: str) -> None:
     assert body(wrote(text=text), "plain") in (canonical(text), canonical(text) + "\n")
 
 
 @given(text=st.text(max_size=400), repeated=st.integers(1, 40))
-@hypothesis_settings(max_examples=80, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 def test_every_line_of_a_body_is_ascii_crlf_and_short(text: str, repeated: int) -> None:
     raw = wrote(text=text * repeated, html="<p>" + text * repeated, unsubscribe_url="")
 

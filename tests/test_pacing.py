@@ -212,7 +212,7 @@ def test_a_long_code_of_twilio_has_one_part_a_second_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     count=st.integers(1, 3),
     seconds=st.integers(1, 20),

@@ -468,11 +468,11 @@ def explore(place: Place, examples: int, *, moods: tuple[str, ...] = tuple(MOODS
 
 
 def test_whatever_happens_each_message_is_accepted_once_at_most_and_none_is_lost(place: Place) -> None:
-    explore(place, 3_000 if THOROUGH else 60)
+    explore(place, 3_000 if THOROUGH else 40)
 
 
 def test_whatever_happens_what_is_to_be_held_is_never_sent_again_but_by_a_person(held: Place) -> None:
-    explore(held, 1_000 if THOROUGH else 20)
+    explore(held, 1_000 if THOROUGH else 14)
 
 
 # --- every ordering rule, broken on purpose --------------------------------------------------------

@@ -2,7 +2,7 @@
 PYTHON := $(shell for candidate in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$candidate; break; }; \
 	done)
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test torture model check docs bench clean
 

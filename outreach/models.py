@@ -567,10 +567,21 @@ class MessageContent(SQLModel, table=True):
     message_id: int = Field(primary_key=True, sa_type=BigId)
     subject: str = ""
     text: str = Field(default="", sa_type=Text)
-    html: str = Field(default="", sa_type=Text)
-    content_hash: str
+    html: str = Field(default="", sa_type=Text)  # where it has no shape
+    shape: str = ""  # key of the ContentShape that its HTML fills
+    filling: list[str] = Field(default_factory=list, sa_type=JSON)  # the values, as HTML
+    content_hash: str  # SHA-256 of all of these
     segments: int = 0
     at: datetime = Field(sa_type=UtcTime, index=True)
+
+
+class ContentShape(SQLModel, table=True):
+    """HTML that many messages share, without anybody's values."""
+
+    __tablename__ = "content_shapes"
+    key: str = Field(primary_key=True)
+    words: str = Field(sa_type=Text)  # render.Shape as JSON
+    at: datetime = Field(sa_type=UtcTime)  # first used
 
 
 class MessageEvent(SQLModel, table=True):

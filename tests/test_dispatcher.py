@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from outreach import channels, clocks, facts, gates, releases, store
+from outreach import channels, clocks, contents, facts, gates, releases, store
 from outreach.campaigns import Campaign, Step, Trigger
 from outreach.channels import Outcome, Outgoing, Receipt, Silent
 from outreach.dispatcher import DispatchCounts, claiming, committing, dispatch
@@ -20,6 +20,7 @@ from outreach.models import (
     CampaignState,
     Consent,
     Contact,
+    ContentShape,
     Customer,
     CustomerTag,
     Message,
@@ -211,6 +212,27 @@ def test_a_due_message_is_rendered_written_to_the_outbox_and_recorded(shop: Shop
     (content,) = shop.all_of(MessageContent)
     assert (content.message_id, content.subject, content.at) == (message, "Hola Ana", NOW)
     assert "Subject: Hola Ana" in shop.outbox()[0]
+
+
+def test_what_all_copies_of_an_email_share_is_kept_once_and_each_can_be_read_as_it_left(shop: Shop) -> None:
+    page = "---\nsubject: Hola\n---\n<style>p { margin: 0 }</style><p>{{ customer.first_name }}</p>" + "<p>x</p>" * 50
+    messages = [shop.message(shop.customer(name)) for name in ("Ana", "<b>Bea</b>", "Ana  María", "Cleo")]
+    shop.templates["message_templates/hello.email.j2"] = page
+    shop.dispatch()
+
+    with store.read(shop.db) as connection:
+        kept = {row.message_id: row for row in shop.all_of(MessageContent)}
+        read = [contents.html_of(connection, message, kept[message].html) for message in messages]
+    assert [html.partition("</p>")[0].rpartition(">")[2] for html in read] == [
+        "Ana",
+        "&lt;b&gt;Bea&lt;/b&gt;",
+        "Ana  María",
+        "Cleo",
+    ]
+    assert all(html.count('style="margin: 0') == 51 for html in read)
+    assert [bool(kept[message].shape) for message in messages] == [True, True, False, True]
+    (shape,) = shop.all_of(ContentShape)
+    assert {kept[message].shape for message in messages} == {"", shape.key}
 
 
 def test_dispatching_again_sends_nothing_again(shop: Shop) -> None:

@@ -136,8 +136,8 @@ def a_second_message(sent: Sent) -> None:
         f" SELECT 99, 'second', 'second', 'second', {columns} FROM messages WHERE id = 3"
     )
     sent.change(
-        "INSERT INTO contents (message_id, subject, text, html, content_hash, segments, at)"
-        " SELECT 99, subject, text, html, content_hash, segments, at FROM contents WHERE message_id = 3"
+        "INSERT INTO contents (message_id, subject, text, html, shape, filling, content_hash, segments, at)"
+        " SELECT 99, subject, text, html, shape, filling, content_hash, segments, at FROM contents WHERE message_id = 3"
     )
     sent.ledger.append(Acceptance("second", "second", sent.ledger[2].address))
 

@@ -12,12 +12,12 @@ from email.utils import parseaddr
 
 import fast_mail_parser
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from outreach.channels import Outgoing, mime
-from outreach.render import Content
+from outreach.render import Content, Shape
 from tests.conftest import NOW
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -262,6 +262,26 @@ def test_bodies_read_as_they_were_written(text: str, html: str) -> None:
     assert [canonical(one) for one in parsed.text_html] == [canonical(html)]
 
 
+@given(words=st.lists(bodies, min_size=1, max_size=5), values=st.lists(bodies, min_size=1, max_size=3), data=st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_html_of_a_shape_reads_as_if_it_had_been_written_whole(
+    words: list[str], values: list[str], data: st.DataObject
+) -> None:
+    places = st.lists(st.integers(0, len(values) - 1), min_size=len(words) - 1, max_size=len(words) - 1)
+    shape = Shape(("<p>" + words[0], *words[1:]), tuple(data.draw(places)), "0")
+    html = shape.filled(values)
+    content = Content("email", "x", subject="x", html=html, shape=shape, values=tuple(values))
+
+    raw = mime.message(an_email(content=content, unsubscribe_url=""), SENDER)
+
+    assert body(raw, "html") == canonical(html)
+    assert [canonical(one) for one in other(raw).text_html] == [canonical(html)]
+    assert raw.isascii()
+    assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")
+    assert max(map(len, raw.split(b"\r\n"))) <= 76
+    assert b"\n." not in raw
+
+
 @given(text=bodies)
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_text_alone_reads_as_it_was_written(text: str) -> None:
@@ -275,6 +295,16 @@ def test_every_line_of_a_body_is_ascii_crlf_and_short(text: str, repeated: int) 
 
     assert raw.isascii()
     assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")
+    assert max(map(len, raw.split(b"\r\n"))) <= 78
+
+
+@given(text=st.text(st.sampled_from("..x="), min_size=60, max_size=400), html=st.text(st.sampled_from(".x<\n")))
+@hypothesis_settings(max_examples=60, deadline=None)
+@example(text="." * 200, html=".")
+def test_no_line_begins_with_a_dot(text: str, html: str) -> None:
+    raw = wrote(subject="." * 100, text=text, html=html, unsubscribe_url="")
+
+    assert b"\n." not in raw
     assert max(map(len, raw.split(b"\r\n"))) <= 78
 
 

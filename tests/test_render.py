@@ -344,6 +344,7 @@ def test_no_value_can_begin_another_header(evil: str) -> None:
         "{% set x %}{{ customer.city }}{% endset %}{{ x }}",
         "{% macro m(v) %}{{ v }}{% endmacro %}{{ m(customer.city) }}",
         "{% filter trim %}{{ customer.city }}{% endfilter %}",
+        "{% filter replace('x', 'y') %}{{ customer.city }}{% endfilter %}",
         '<a title="{{ customer.city }}">x</a>',
     ],
 )
@@ -352,6 +353,12 @@ def test_a_hostile_value_is_escaped_in_html_whatever_the_template_does(text: str
     assert "<script>" not in content.html
     assert '""' not in content.html
     assert "&lt;script&gt;" in content.html
+
+
+def test_what_a_filter_block_makes_of_a_value_is_escaped_again() -> None:
+    text = "---\nsubject: x\n---\n{% filter striptags %}{{ customer.city }}{% endfilter %}"
+    content = email(text, {"customer": {"city": "<script>a()</script>"}})
+    assert content.html == "&lt;script&gt;a()&lt;/script&gt;"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from outreach.channels.sendgrid.events import read_events
 from outreach.channels.sendgrid.requests import body_of, prepare, read_sender, requests_of
 from outreach.errors import ChannelError
 from outreach.models import Message
-from outreach.render import Content
+from outreach.render import Content, Shape
 from outreach.settings import Business, ChannelSettings, Settings
 from outreach.store import open_database
 from outreach.testing import Fault
@@ -973,6 +973,43 @@ def test_a_batch_of_one_shape_is_one_request_and_others_go_apart(fake: FakeSendG
     assert sorted(sizes) == [1, 1, 1, 1, 2]
     assert {mail.public_id: (mail.text, mail.html) for mail in fake.accepted} == {
         message.public_id: (message.content.text, message.content.html) for message in messages
+    }
+
+
+def shaped(number: int, shape: Shape, *values: str, text: str = "Hola") -> Outgoing:
+    content = Content("email", text, subject="Hola", html=shape.filled(values), shape=shape, values=values)
+    return an_email(number, content=content)
+
+
+LONG = "<p>larga</p>" * 2_000
+TWO = Shape(("<h1>Hola, ", f"</h1>{LONG}<p>", " y ", "</p>"), (0, 1, 0), "2")
+ELEVEN = Shape(("<b>", *["</b><b>"] * 10, "</b>"), tuple(range(11)), "11")
+
+
+def test_what_messages_of_one_shape_share_stands_in_a_request_once(fake: FakeSendGrid) -> None:
+    messages = [shaped(n, TWO, f"Ana {n} &amp; ñ", f"c{n}", text=f"texto {n}") for n in range(40)]
+    messages += [shaped(n, ELEVEN, *(f"v{n}.{place}" for place in range(11))) for n in range(40, 60)]
+
+    receipts = list(opened(fake, batch=100).send(messages))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 60
+    assert sorted(request.body.count(LONG.encode()) for request in fake.requests) == [0, 1]
+    assert {mail.public_id: (mail.text, mail.html) for mail in fake.accepted} == {
+        message.public_id: (message.content.text, message.content.html) for message in messages
+    }
+
+
+def test_a_message_of_a_shape_goes_alone_where_its_values_are_too_large_or_cannot_be_written(
+    fake: FakeSendGrid,
+) -> None:
+    messages = [shaped(0, TWO, "x" * 9_000, "y" * 1_000), shaped(1, TWO, "a\ud800", "b"), shaped(2, TWO, "c", "d")]
+
+    receipts = list(opened(fake, batch=100).send(messages))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 3
+    assert [len(json.loads(request.body)["personalizations"]) for request in fake.requests] == [1, 1, 1]
+    assert {mail.public_id: mail.html for mail in fake.accepted} == {
+        message.public_id: message.content.html.replace("\ud800", "?") for message in messages
     }
 
 

@@ -14,7 +14,7 @@ from outreach.errors import TemplateError
 from outreach.render import shaping
 from outreach.render.inlining import inlined
 from outreach.render.plain_text import from_html
-from outreach.render.shaping import html_and_text
+from outreach.render.shaping import Shaped, html_and_text, read_shape
 
 SHEET = "<style>.a { color: red } p { margin: 0 } .b td { padding: 4px } @media (max-width: 480px) { .a { margin: 0 } }</style>"
 # Words of a template, with %s where it prints a value.
@@ -57,58 +57,85 @@ def emails(draw: st.DrawFn) -> list[str]:
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(parts=emails())
 def test_an_email_means_the_same_as_if_it_had_been_worked_on_whole(parts: list[str]) -> None:
-    html, text = html_and_text(parts, "m", text=True)
+    made = html_and_text(parts, "m", text=True)
     wanted_html, wanted_text = whole(parts)
 
-    assert unescape(html) == unescape(wanted_html)
-    assert text == wanted_text
+    assert unescape(made.html) == unescape(wanted_html)
+    assert made.text == wanted_text
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(parts=emails())
+def test_a_shape_filled_again_from_what_is_kept_of_it_is_the_email_and_holds_nobodys_values(parts: list[str]) -> None:
+    told = [Markup(f"zz{n}") if type(part) is Markup and "<" not in part else part for n, part in enumerate(parts)]
+    made = html_and_text(told, "m", text=False)
+    if made.shape is None:
+        assert made.values == ()
+        return
+    again = read_shape(made.shape.as_json())
+
+    assert again.filled(made.values) == made.html
+    assert again.key == made.shape.key
+    assert "zz" not in "".join(made.shape.words)
+
+
+def test_an_email_whose_values_stand_among_its_words_has_no_shape() -> None:
+    for value in ('<p class="%s">x</p>', "<p><b>%s</b>  </p><!-- %s -->"):
+        first, *others = value.split("%s")
+        parts = [first, *(part for other in others for part in (Markup("Ana"), other))]
+        assert html_and_text(parts, "m", text=False).shape is None
+    assert html_and_text(["<p>", Markup("<b>Ana</b>"), "</p>"], "m", text=False).shape is None
+    assert html_and_text(["<p>", Markup("Ana  María"), "</p>"], "m", text=False).shape is None
+    assert html_and_text(["<p>", Markup(""), Markup("Ana"), "</p>"], "m", text=False).values == ("Ana",)
 
 
 def test_what_was_worked_out_for_one_customer_serves_the_next_with_other_values() -> None:
-    def one(name: str) -> tuple[str, str]:
+    def one(name: str) -> Shaped:
         return html_and_text([SHEET, '<p class="a">Hola, ', Markup.escape(name), "</p>"], "m", text=True)
 
     one("Ana")
     before = shaping._styled.cache_info().misses
-    html, text = one("Bea & <Hijos>")
+    made = one("Bea & <Hijos>")
 
     assert shaping._styled.cache_info().misses == before
-    assert 'style="margin: 0;color: red;">Hola, Bea &amp; &lt;Hijos&gt;</p>' in html.replace('" ', '"')
-    assert text == "Hola, Bea & <Hijos>"
+    assert 'style="margin: 0;color: red;">Hola, Bea &amp; &lt;Hijos&gt;</p>' in made.html.replace('" ', '"')
+    assert made.text == "Hola, Bea & <Hijos>"
 
 
 def test_a_value_that_decides_a_style_is_seen_by_the_sheet() -> None:
-    html, _ = html_and_text([SHEET, '<p class="', Markup("a"), '">x</p>'], "m", text=False)
+    made = html_and_text([SHEET, '<p class="', Markup("a"), '">x</p>'], "m", text=False)
 
-    assert "color: red" in html.partition("<p")[2]
+    assert "color: red" in made.html.partition("<p")[2]
 
 
 def test_a_value_that_is_read_and_decides_a_style_is_seen_by_the_sheet() -> None:
-    html, text = html_and_text([SHEET, "<p>", Markup("a"), '</p><p class="', Markup("a"), '">x</p>'], "m", text=True)
+    made = html_and_text([SHEET, "<p>", Markup("a"), '</p><p class="', Markup("a"), '">x</p>'], "m", text=True)
 
-    assert "color: red" in html.rpartition("<p")[2]
-    assert text == "a\n\nx"
+    assert "color: red" in made.html.rpartition("<p")[2]
+    assert made.text == "a\n\nx"
 
 
 def test_more_values_than_there_are_marks_are_all_there() -> None:
     parts = [SHEET, *(part for n in range(250) for part in ("<p>", Markup.escape(f"n{n}"), "</p>"))]
 
-    assert html_and_text(parts, "m", text=True)[1] == whole(parts)[1]
+    assert html_and_text(parts, "m", text=True).text == whole(parts)[1]
 
 
 def test_what_looks_like_a_mark_is_none() -> None:
     parts = ["<p>\ue1001\ue101 ", Markup.escape("\ue1000\ue101"), " ", Markup.escape("Ana"), "</p>"]
     html_and_text(["<p>", Markup.escape("Ana"), "</p>"], "m", text=True)
 
-    assert html_and_text(["<p>", Markup.escape("\ue1000\ue101"), "</p>"], "m", text=True)[1] == "0\ue101"
-    html, text = html_and_text(parts, "m", text=True)
+    assert html_and_text(["<p>", Markup.escape("\ue1000\ue101"), "</p>"], "m", text=True).text == "0\ue101"
+    made = html_and_text(parts, "m", text=True)
 
-    assert html == "<p>1\ue101 0\ue101 Ana</p>"
-    assert text == "1\ue101 0\ue101 Ana"
+    assert made.html == "<p>1\ue101 0\ue101 Ana</p>"
+    assert made.text == "1\ue101 0\ue101 Ana"
 
 
 def test_without_need_no_text_is_made() -> None:
-    assert html_and_text(["<p>", Markup("Ana"), "</p>"], "m", text=False) == ("<p>Ana</p>", "")
+    made = html_and_text(["<p>", Markup("Ana"), "</p>"], "m", text=False)
+
+    assert (made.html, made.text) == ("<p>Ana</p>", "")
 
 
 def test_a_sheet_that_cannot_be_read_names_the_template(monkeypatch: pytest.MonkeyPatch) -> None:

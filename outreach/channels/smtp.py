@@ -240,13 +240,12 @@ STOPPED = "the channel is stopped: its settings are wrong"
 def _job(outgoing: Outgoing, sender: str, reply_to: str = "") -> Job:
     """A message as it goes over the wire; ValueError if its address cannot."""
     from_, recipient = mime.read_sender(sender), mime.address(outgoing.address)
-    text = mime.message(outgoing, sender, reply_to)
     return Job(
         outgoing=outgoing,
         provider_id=mime.message_id(outgoing.public_id, from_.domain),
         sender=from_.address,
         recipient=recipient,
-        data=text.replace(b"\r\n.", b"\r\n..") + b".\r\n",  # RFC 5321 section 4.5.2
+        data=mime.message(outgoing, sender, reply_to) + b".\r\n",
         utf8=not (recipient.isascii() and from_.address.isascii()),
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from outreach import store
+from outreach import contents, store
 from outreach.customers.consents import consents_of
 from outreach.customers.finding import Whose, find
 from outreach.customers.holdings import HOLDINGS
-from outreach.models import Case, Contact, Customer, CustomerStats, Message, Order, Reply, table
+from outreach.models import Case, Contact, Customer, CustomerStats, Message, MessageContent, Order, Reply, table
 from outreach.settings import Settings
 from outreach.store import Database, among
 
@@ -35,6 +35,8 @@ def export(db: Database, settings: Settings, who: str, now: datetime) -> dict[st
             of = table(holding.model)
             rows = connection.execute(select(of).where(holding.rows(whose)).order_by(*of.primary_key.columns))
             tables[of.name] = [_plain(row._mapping) for row in rows]
+        for content in tables[table(MessageContent).name]:
+            content["html"] = contents.html_of(connection, content["message_id"], content["html"])
     return {"customer": whose.name, "exported_at": now.isoformat(), "held": tables}
 
 

@@ -176,8 +176,8 @@ HOLDINGS = (
     Holding(
         models.MessageContent,
         _of(_columns(models.MessageContent).message_id, "messages"),
-        {"subject": "", "text": "", "html": "", "content_hash": ""},
-        _kept("message_id segments at"),
+        {"subject": "", "text": "", "html": "", "filling": [], "content_hash": ""},
+        _kept("message_id shape segments at"),
     ),
     _by_customer(models.MessageEvent, "id event_id message_id customer_id kind at", detail=...),
     Holding(
@@ -244,4 +244,5 @@ ABOUT_NOBODY = (
     models.Tick,
     models.Mailbox,
     models.OfferState,
+    models.ContentShape,
 )

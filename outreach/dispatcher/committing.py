@@ -7,15 +7,14 @@ An opt-out takes the same lock, so whichever commits first wins; caps and rates 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, text, union, update
+from sqlalchemy import Connection, bindparam, select, text, union, update
 
-from outreach import coupons, facts, gates, store
+from outreach import contents, coupons, facts, gates, store
 from outreach.answering import answer_campaign
 from outreach.campaigns import ANSWERS
 from outreach.coupons import Wanted
@@ -44,9 +43,7 @@ from outreach.models import (
     Installation,
     ManualSend,
     Message,
-    MessageContent,
     MessageEvent,
-    MessageLink,
     Reason,
     ReplyAnswer,
     Status,
@@ -64,7 +61,7 @@ SOON = timedelta(seconds=1)  # what is deferred is never due within the same tic
 WROTE = ("replied", "rated", "auto_replied")  # kinds of event: what they wrote, whatever it was
 CONVERSATION = timedelta(hours=24)  # WhatsApp's customer service window: www.twilio.com/docs/whatsapp/key-concepts
 
-_messages, _contents, _links = table(Message), table(MessageContent), table(MessageLink)
+_messages = table(Message)
 _steps, _contacts, _customers = table(StepState), table(Contact), table(Customer)
 _manual, _events = table(ManualSend), table(MessageEvent)
 
@@ -427,32 +424,12 @@ def _write_sending(connection: Connection, chunk: Chunk, ready: Sequence[Ready])
         for one in ready
     ]
     run_many(connection, _GOING, going)
-    forget(connection, [one.going.row.id for one in ready if one.going.row.attempts])
-    store.insert_many(connection, _contents, [_content(chunk, one) for one in ready])
+    contents.forget(connection, [one.going.row.id for one in ready if one.going.row.attempts])
     links = (
         (link.token, one.going.row.id, link.kind, link.target) for one in ready for link in one.outgoing.content.links
     )
     run_many(connection, store.ADD_LINK, list(links))
-
-
-def _content(chunk: Chunk, one: Ready) -> dict[str, Any]:
-    content = one.outgoing.content
-    parts = "\x1f".join((content.subject, content.text, content.html))
-    return {
-        "message_id": one.going.row.id,
-        "subject": content.subject,
-        "text": content.text,
-        "html": content.html,
-        "content_hash": hashlib.sha256(parts.encode()).hexdigest(),
-        "segments": content.segments,
-        "at": chunk.now,
-    }
-
-
-def forget(connection: Connection, ids: Iterable[int]) -> None:
-    """Drop the content of an attempt that certainly reached nobody; its links stay, like those of one in doubt."""
-    if gone := list(ids):
-        connection.execute(delete(_contents).where(among(_contents.c.message_id, gone)))
+    contents.keep(connection, [(one.going.row.id, one.outgoing.content) for one in ready], chunk.now)
 
 
 def write_staying(connection: Connection, chunk: Chunk, stay: Sequence[Stays], tally: Tally) -> None:

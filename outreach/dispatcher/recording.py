@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from outreach import store, timing
+from outreach import contents, store, timing
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import pacing
-from outreach.dispatcher.committing import deferred, forget
+from outreach.dispatcher.committing import deferred
 from outreach.dispatcher.handing import Handed
 from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready, Tally, pause, run_many, update_each
 from outreach.gates import Defer
@@ -44,7 +44,7 @@ def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed:
     }
     ours = _still_ours(connection, others.keys(), chunk.token)
     update_each(connection, [{"of": i, **others[i]} for i in ours])
-    forget(connection, [i for i in ours if "contact_id" in others[i]])
+    contents.forget(connection, [i for i in ours if "contact_id" in others[i]])
     _tag(connection, sent)
     for campaign, detail in _refused_texts(ready, handed).items():
         reason = f"{MOST_TEXTS} texts and more were refused, and none was taken: {detail}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text, update
 
-from outreach import facts, releases, store, surveys
+from outreach import contents, facts, releases, store, surveys
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import claiming, committing, recording
 from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready
@@ -230,7 +230,7 @@ def done(
         changed = update(_messages).where(c.id == row.id, c.claim == row.claim).values(values)
         connection.execute(changed)
         if "contact_id" in values:
-            committing.forget(connection, [row.id])
+            contents.forget(connection, [row.id])
         _note(connection, row, result, notes, now)
         if survey is not None and score is not None:
             answered = Given(survey, row.customer_id, row.occasion, row.id, score, row.channel, now)

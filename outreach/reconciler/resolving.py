@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from outreach import coupons, releases, store
+from outreach import contents, coupons, releases, store
 from outreach.errors import NotFound, OutreachError
 from outreach.models import Customer, Message, Reason, Status, table
 from outreach.reconciler import looking
 from outreach.reconciler.looking import UNKNOWN
-from outreach.reconciler.settling import AGAIN, SENT, change, forget, put_tags, tags_of, without_time
+from outreach.reconciler.settling import AGAIN, SENT, change, put_tags, tags_of, without_time
 from outreach.releases import Loaded
 from outreach.setting_keys import STAFF
 from outreach.settings import Settings
@@ -195,7 +195,7 @@ def _settle(connection: Connection, loaded: Loaded | None, row: Any, decision: D
     changed = change(connection, row, values)
     assert changed, "a locked row has changed"  # noqa: S101
     if decision is Decision.RESEND:
-        forget(connection, [row.id])
+        contents.forget(connection, [row.id])
         coupons.doubted(connection, [row.id])
     if decision is Decision.SENT:
         put_tags(connection, tags_of(loaded, row))

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, delete, select, text, update
+from sqlalchemy import Connection, Update, bindparam, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from outreach import store
+from outreach import contents, store
 from outreach.models import Message, MessageContent, MessageEvent, MessageLink, Reason, Status, table
 from outreach.reconciler import deciding, looking
 from outreach.reconciler.deciding import EVIDENCE, MEANT, Heard, Verdict, Why
@@ -219,7 +219,7 @@ def _write(connection: Connection, world: World, one: Doubt, verdict: Verdict, n
     if not change(connection, one.row, values):
         return False
     if verdict.status is Status.PLANNED:
-        forget(connection, [one.row.id])
+        contents.forget(connection, [one.row.id])
     return True
 
 
@@ -263,11 +263,6 @@ def _changed(columns: tuple[str, ...]) -> Update:
         c.sent_at.is_not_distinct_from(sent_at),
     )
     return update(_messages).where(*as_read).values({name: bindparam(name) for name in columns})
-
-
-def forget(connection: Connection, ids: Iterable[int]) -> None:
-    """Drop the content of attempts that are made anew; their links stay, in case somebody has them after all."""
-    connection.execute(delete(_contents).where(among(_contents.c.message_id, list(ids))))
 
 
 def noted(detail: str, said: str, now: datetime) -> str:

@@ -30,7 +30,7 @@ from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
 from outreach.render.plain_text import tidy
 from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered, may_rename_business
 from outreach.render.segments import outside_gsm, sms_segments
-from outreach.render.shaping import html_and_text
+from outreach.render.shaping import Shape, html_and_text, read_shape
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
 from outreach.render.variables import VARIABLES, Variable, sample_facts
 from outreach.settings import Business
@@ -41,9 +41,11 @@ __all__ = [
     "VARIABLES",
     "Content",
     "Link",
+    "Shape",
     "Templates",
     "Variable",
     "normal_locale",
+    "read_shape",
     "sample_facts",
     "sms_segments",
 ]
@@ -72,6 +74,8 @@ class Content:
     content_sid: str = ""  # WhatsApp's approved template
     variables: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
+    shape: Shape | None = None  # what the HTML has in common with other copies, where nobody's values are in it
+    values: tuple[str, ...] = ()  # those of the shape, as HTML
 
 
 @dataclass(frozen=True)
@@ -431,9 +435,16 @@ def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
     facts["email"] = {key: text for key, text in head.items() if text}
     parts = _parts(ready.body, facts)
     written = tidy(_filled(ready.written_text, facts)) if ready.written_text else ""
-    html, derived = html_and_text(parts, ready.body.filename or "", text=not ready.written_text)
+    made = html_and_text(parts, ready.body.filename or "", text=not ready.written_text)
     return Content(
-        "email", written or derived, head.get("subject", ""), html, head.get("preheader", ""), links=_links(run)
+        "email",
+        written or made.text,
+        head.get("subject", ""),
+        made.html,
+        head.get("preheader", ""),
+        links=_links(run),
+        shape=made.shape,
+        values=made.values,
     )
 
 

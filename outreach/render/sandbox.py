@@ -214,7 +214,7 @@ def _counted(context: Context, values: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Code(CodeGenerator):
-    """`~` is counted like every other way to make a text longer."""
+    """`~` is counted like every other way to make a text longer; what a `filter` block makes is printed like any value."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.glued(context, (")
@@ -222,6 +222,19 @@ class _Code(CodeGenerator):
             self.visit(part, frame)
             self.write(", ")
         self.write("))")
+
+    def visit_FilterBlock(self, node: nodes.FilterBlock, frame: Frame) -> None:  # noqa: N802
+        inner = frame.inner()
+        inner.symbols.analyze_node(node)
+        self.enter_frame(inner)
+        self.buffer(inner)
+        self.blockvisit(node.body, inner)
+        self.start_write(frame, node)
+        self.write("environment.printed(")
+        self.visit_Filter(node.filter, inner)
+        self.write(")")
+        self.end_write(frame)
+        self.leave_frame(inner)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -349,6 +362,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if len(result) > limit:
                 raise TemplateRuntimeError(TOO_LARGE)
         return result
+
+    def printed(self, value: Any) -> str:
+        """What a `filter` block made, as `{{ … }}` would print it: Jinja2 itself takes it as it is."""
+        text = _printable(value)
+        return Markup.escape(text) if self.autoescape else str(text)
 
     def glued(self, context: Context, parts: tuple[Any, ...]) -> str:
         """`a ~ b`; escaped in HTML."""

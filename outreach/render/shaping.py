@@ -9,8 +9,11 @@ or comment, odd blanks) is taken for the templates' own words.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import unescape
 
@@ -33,9 +36,46 @@ _HARMLESS = re.compile(r"""\s(?:href|src|alt|title|content)\s*=\s*(?:"[^"<]*|'[^
 _HIDDEN = (("<!--", "-->"), ("<style", "</style"), ("<script", "</script"))
 
 
-def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
     """
-    The e-mail of these parts with its styles inlined, and its plain text (empty where none is asked for).
+    An e-mail's HTML without its values: `words[0]`, a value, `words[1]`, … `words[-1]`.
+
+    The same object for every copy of the e-mail, so it may be a key. It holds nothing of any customer.
+    """
+
+    words: tuple[str, ...]
+    numbers: tuple[int, ...]  # of the values between them; a value may stand in several places
+    key: str  # of 32 hex digits, the same for the same words and numbers in every process
+
+    def filled(self, values: Sequence[str]) -> str:
+        """The HTML with these values, which are escaped already."""
+        return _filled(self.words, self.numbers, values)
+
+    def as_json(self) -> str:
+        """All of it, to be kept; `read_shape` reads it."""
+        return json.dumps([self.words, self.numbers], ensure_ascii=False, separators=(",", ":"))
+
+
+def read_shape(kept: str) -> Shape:
+    """What `as_json` wrote."""
+    words, numbers = json.loads(kept)
+    return _shape(tuple(words), tuple(numbers))
+
+
+@dataclass(slots=True)  # not frozen: see render.Link
+class Shaped:
+    """One e-mail: its HTML and plain text, and the shape and values that the HTML is made of."""
+
+    html: str
+    text: str  # empty where none was asked for
+    shape: Shape | None  # None: values stand among the words
+    values: tuple[str, ...]
+
+
+def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
+    """
+    The e-mail of these parts with its styles inlined, and its plain text where that is asked for.
 
     Values are those parts that are `Markup`: so Jinja2 gives what a template printed. The HTML means the same as
     if it had been styled whole; a quotation mark in a value stays the entity that it was escaped to.
@@ -45,34 +85,43 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> tuple[str, 
     """
     if any(_BEGIN in part for part in parts):  # somebody's name, or a template, holds what looks like a mark
         parts = [part.replace(_BEGIN, "") for part in parts]
-    words, values = _marked(parts, ())
+    words, values, told = _marked(parts, ())
     if exposed := _exposed(words):
-        words, values = _marked(parts, exposed)
-    html = _filled(_styled(words, path), values)
-    if not text:
-        return html, ""
-    return html, _filled(_text(words), [unescape(value) if "&" in value else value for value in values])
+        words, values, told = _marked(parts, exposed)
+    styled = _styled(words, path)
+    html = styled.filled(values)
+    derived = ""
+    if text:
+        said = [unescape(value) if "&" in value else value for value in values]
+        derived = _filled(*_text(words), said)
+    return Shaped(html, derived, None if told else styled, () if told else tuple(values))
 
 
 Words = tuple[str, ...]  # of an e-mail, with marks in place of values
 
 
-def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str]]:
+def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str], bool]:
     """
-    The parts with marks in place of values, but not of those `exposed`; and the values by their number.
+    The parts with marks in place of values, but not of those `exposed`; the values by their number; and whether
+    any value is left among the words.
 
     Equal values are one: a link whose words are its own address stays one, and what is exposed once is exposed.
     """
     words: list[str] = []
     numbers: dict[str, int] = {}
+    told = False
     for part in parts:
-        if type(part) is Markup and len(numbers) < _MOST and _is_plain(value := str(part)):
-            number = numbers.setdefault(value, len(numbers))
-            if number not in exposed:
+        if type(part) is Markup:
+            value = str(part)
+            number = numbers.get(value)
+            if number is None and len(numbers) < _MOST and _is_plain(value):
+                number = numbers[value] = len(numbers)
+            if number is not None and number not in exposed:
                 words.append(_MARKS[number])
                 continue
+            told = told or bool(value)
         words.append(part)
-    return tuple(words), list(numbers)
+    return tuple(words), list(numbers), told
 
 
 def _is_plain(value: str) -> bool:
@@ -102,21 +151,29 @@ def _exposed(words: Words) -> frozenset[int]:
     return frozenset(found)
 
 
-Worked = tuple[str, ...]  # words and numbers of values in turn; words first and last
+@lru_cache(maxsize=KEPT)
+def _styled(words: Words, path: str) -> Shape:
+    return _shape(*_divided(inlined("".join(words).strip(), path)))
 
 
 @lru_cache(maxsize=KEPT)
-def _styled(words: Words, path: str) -> Worked:
-    return tuple(_MARK.split(inlined("".join(words).strip(), path)))
+def _text(words: Words) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    return _divided(from_html("".join(words).strip()))
 
 
-@lru_cache(maxsize=KEPT)
-def _text(words: Words) -> Worked:
-    return tuple(_MARK.split(from_html("".join(words).strip())))
+def _divided(marked: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The words between the marks, and the marks' numbers."""
+    parts = _MARK.split(marked)
+    return tuple(parts[::2]), tuple(map(int, parts[1::2]))
 
 
-def _filled(worked: Worked, values: Sequence[str]) -> str:
-    filled = list(worked)
-    for index in range(1, len(filled), 2):
-        filled[index] = values[int(filled[index])]
+def _shape(words: tuple[str, ...], numbers: tuple[int, ...]) -> Shape:
+    written = json.dumps([words, numbers], ensure_ascii=False, separators=(",", ":"))
+    return Shape(words, numbers, hashlib.sha256(written.encode("utf-8", "replace")).hexdigest()[:32])
+
+
+def _filled(words: Sequence[str], numbers: Sequence[int], values: Sequence[str]) -> str:
+    filled = [""] * (2 * len(words) - 1)
+    filled[::2] = words
+    filled[1::2] = [values[number] for number in numbers]
     return "".join(filled)

@@ -15,11 +15,12 @@ from urllib.parse import quote
 
 from outreach.channels import Blame, Outcome, Outgoing, Receipt
 from outreach.channels.mime import address, one_line, with_token
+from outreach.render import Shape
 
 ARGUMENT = "outreach"  # the custom argument that holds our id
 MOST_PERSONALIZATIONS = 1000  # of a request
 MOST_SUBSTITUTIONS = 10_000  # bytes, of a personalization
-TAGS = 100  # more bytes than the tags of a personalization have
+TAG = 50  # more bytes than a tag has
 # A request may have 30 MB. JSON makes at most six bytes of one byte of UTF-8, so this much always fits.
 MOST_BYTES = 4_000_000
 _PLAIN_URL = re.compile(r"[!#-;=?-Z\[\]_a-z~]+")
@@ -41,8 +42,10 @@ class Prepared(NamedTuple):
     subject: str
     text: str
     html: str
-    size: int  # of text and HTML, in bytes
+    size: int  # of its substitutions, in bytes
     headers: dict[str, str] | None
+    shape: Shape | None = None  # that its HTML has
+    values: tuple[str, ...] = ()  # and what fills it
 
 
 def read_sender(text: str) -> Sender:
@@ -59,7 +62,14 @@ def prepare(message: Outgoing, sender: str) -> Prepared | Receipt:
     except ValueError:
         return _refused(message, "the address cannot stand in a message", Blame.ADDRESS)
     subject = one_line(content.subject)
-    (text, text_size), (html, html_size) = _sized(content.text), _sized(content.html)
+    text, size = _sized(content.text)
+    html, shape = content.html, content.shape
+    if shape is not None and _sized(filling := "".join(content.values))[0] == filling:
+        size += len(filling.encode()) + TAG * len(content.values)
+    else:
+        shape = None
+        html, html_size = _sized(html)
+        size += html_size
     if not subject:
         return _refused(message, "it has no subject", Blame.MESSAGE)
     if not (text or html):
@@ -70,7 +80,8 @@ def prepare(message: Outgoing, sender: str) -> Prepared | Receipt:
             "List-Unsubscribe": f"<{_url(message.unsubscribe_url)}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         }
-    return Prepared(message.public_id, sender, to, subject, text, html, text_size + html_size, headers)
+    values = content.values if shape is not None else ()
+    return Prepared(message.public_id, sender, to, subject, text, html, size + 2 * TAG, headers, shape, values)
 
 
 def _url(text: str) -> str:
@@ -97,16 +108,16 @@ def requests_of(messages: Iterable[Prepared]) -> list[list[Prepared]]:
     """
     The messages divided among requests, each of one sender and one shape.
 
-    A message too large to be a substitution goes alone. An address stands at most once in a request: whether it
+    A message whose substitutions would be too large goes alone. An address stands at most once in a request: whether it
     may stand there twice, SendGrid's pages do not say alike.
     """
     requests: list[list[Prepared]] = []
-    open_: dict[tuple[str, bool, bool], _Open] = {}
+    open_: dict[tuple[str, bool, Shape | bool], _Open] = {}
     for one in messages:
-        if one.size > MOST_SUBSTITUTIONS - TAGS:
+        if one.size > MOST_SUBSTITUTIONS:
             requests.append([one])
             continue
-        shape = (one.sender, bool(one.text), bool(one.html))
+        shape = (one.sender, bool(one.text), one.shape or bool(one.html))
         there = open_.get(shape)
         if there is None or not there.takes(one):
             there = open_[shape] = _Open()
@@ -143,16 +154,23 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     Where answers go is said once for a request, so only a message that goes alone has its own token there;
     SendGrid's own Message-ID, which answers name, tells which message it was in any case.
 
-    Of several messages each has its text and HTML as substitutions of its personalization. Their tags are drawn
-    at random now, when the content has long been written, so that no content can hold one; SendGrid looks for
-    tags in what replaces a tag, too.
+    Of several messages the words that all have in common stand there once. Each has its text and the values of its
+    HTML (or the whole of it) as substitutions of its personalization. Their tags are drawn at random now, when the
+    content has long been written, so that no content can hold one; SendGrid looks for tags in what replaces a tag,
+    too.
     """
     first = request[0]
     mark = secrets.token_hex(12) if len(request) > 1 else ""
-    text, html = (f"-text{mark}-", f"-html{mark}-") if mark else (first.text, first.html)
+    if mark:
+        text = f"-text{mark}-"
+        tags = [f"-{n}html{mark}-" for n in range(max(len(first.values), 1))]
+        html = first.shape.filled(tags) if first.shape is not None else tags[0]
+        people = [_substituting(one, text, tags) for one in request]
+    else:
+        text, html, people = first.text, first.html, [_personalization(first)]
     content = [("text/plain", text, first.text), ("text/html", html, first.html)]
     body: dict[str, Any] = {
-        "personalizations": [_personalization(one, mark, text, html) for one in request],
+        "personalizations": people,
         "from": {"email": sender.address, "name": sender.name} if sender.name else {"email": sender.address},
         "content": [{"type": kind, "value": value} for kind, value, there in content if there],
         # Else SendGrid may add an unsubscribe link and header of its own, whatever the message's purpose.
@@ -165,7 +183,7 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     return body
 
 
-def _personalization(one: Prepared, mark: str, text: str, html: str) -> dict[str, Any]:
+def _personalization(one: Prepared) -> dict[str, Any]:
     made: dict[str, Any] = {
         "to": [{"email": one.address}],
         "subject": one.subject,
@@ -173,7 +191,10 @@ def _personalization(one: Prepared, mark: str, text: str, html: str) -> dict[str
     }
     if one.headers:
         made["headers"] = one.headers
-    if mark:
-        pairs = ((text, one.text), (html, one.html))
-        made["substitutions"] = {tag: value for tag, value in pairs if value}
     return made
+
+
+def _substituting(one: Prepared, text: str, tags: Sequence[str]) -> dict[str, Any]:
+    replaced = dict(zip(tags, one.values, strict=True)) if one.shape is not None else {tags[0]: one.html}
+    replaced[text] = one.text
+    return {**_personalization(one), "substitutions": {tag: value for tag, value in replaced.items() if value}}

@@ -131,11 +131,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("kind", "address_hash", name="uq_contacts_address"),
     )
     op.create_table(
+        "content_shapes",
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("words", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    op.create_table(
         "contents",
         sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("html", sa.Text(), nullable=False),
+        sa.Column("shape", sa.String(), nullable=False),
+        sa.Column("filling", sa.JSON(), nullable=False),
         sa.Column("content_hash", sa.String(), nullable=False),
         sa.Column("segments", sa.Integer(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),

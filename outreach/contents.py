@@ -1,0 +1,65 @@
+"""
+Contents: what was handed over, kept as it was, without keeping what all copies of an e-mail share more than once.
+
+A message's text stands in its row. Its HTML is ten times as long and much the same for everybody: where nobody's
+values are among its words, the words are kept once as a shape, and with the message only what fills it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, delete, select, text
+
+from outreach import store
+from outreach.models import ContentShape, MessageContent, table, to_micros
+from outreach.render import Content, Shape, read_shape
+from outreach.store import among
+
+_contents, _shapes = table(MessageContent), table(ContentShape)
+_COLUMNS = ("message_id", "subject", "text", "html", "shape", "filling", "content_hash", "segments", "at")
+_KNOWN = select(_shapes.c.key).where(among(_shapes.c.key, "keys"))
+_ADD = text("INSERT INTO content_shapes (key, words, at) VALUES (:key, :words, :at) ON CONFLICT (key) DO NOTHING")
+_GONE = delete(_contents).where(among(_contents.c.message_id, "ids"))
+_WORDS = (
+    select(_contents.c.filling, _shapes.c.words)
+    .join(_shapes, _shapes.c.key == _contents.c.shape)
+    .where(_contents.c.message_id == bindparam("message"))
+)
+
+
+def keep(connection: Connection, contents: Sequence[tuple[int, Content]], now: datetime) -> None:
+    """Keep the contents, each with the id of its message, which has none yet. Locks new shapes: take no lock after."""
+    _keep_shapes(connection, {one.shape.key: one.shape for _, one in contents if one.shape is not None}, now)
+    at = to_micros(now)
+    rows = []
+    for message, one in contents:
+        html, shape, filling = one.html, "", "[]"
+        if one.shape is not None:
+            html, shape, filling = "", one.shape.key, json.dumps(one.values, ensure_ascii=False)
+        fingerprint = hashlib.sha256("\x1f".join((one.subject, one.text, html, shape, filling)).encode()).hexdigest()
+        rows.append((message, one.subject, one.text, html, shape, filling, fingerprint, one.segments, at))
+    store.insert_stored(connection, _contents, _COLUMNS, rows)
+
+
+def _keep_shapes(connection: Connection, shapes: dict[str, Shape], now: datetime) -> None:
+    known = set(connection.execute(_KNOWN, {"keys": shapes}).scalars()) if shapes else set()
+    if new := sorted(shapes.keys() - known):  # in one order, so that two dispatchers never wait for each other
+        connection.execute(_ADD, [{"key": key, "words": shapes[key].as_json(), "at": to_micros(now)} for key in new])
+
+
+def forget(connection: Connection, messages: Iterable[int]) -> None:
+    """Drop the contents of attempts that certainly reached nobody, or are made anew; their links stay in any case."""
+    if gone := list(messages):
+        connection.execute(_GONE, {"ids": gone})
+
+
+def html_of(connection: Connection, message: int, html: str) -> str:
+    """The HTML of a message's content, whose own column holds `html`."""
+    if html:
+        return html
+    kept = connection.execute(_WORDS, {"message": message}).first()
+    return read_shape(kept.words).filled(kept.filling) if kept is not None else ""

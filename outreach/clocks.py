@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+
 
 def read() -> tuple[float, float]:
     """
@@ -12,8 +14,7 @@ def read() -> tuple[float, float]:
     A suspended machine is seen by the second, a suspended virtual machine by the first; where
     there is no such second clock, the monotonic one stands in.
     """
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.time(), time.clock_gettime(boot) if boot is not None else time.monotonic()
+    return time.time(), time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
 
 
 def since(start: tuple[float, float]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ values are among its words, the words are kept once as a shape, and with the mes
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -19,6 +18,7 @@ from outreach.models import ContentShape, MessageContent, table, to_micros
 from outreach.render import Content, Shape, read_shape
 from outreach.store import among
 
+_BETWEEN = "\x1f"  # values; none holds a control character (render.shaping)
 _contents, _shapes = table(MessageContent), table(ContentShape)
 _COLUMNS = ("message_id", "subject", "text", "html", "shape", "filling", "content_hash", "segments", "at")
 _KNOWN = select(_shapes.c.key).where(among(_shapes.c.key, "keys"))
@@ -37,10 +37,10 @@ def keep(connection: Connection, contents: Sequence[tuple[int, Content]], now: d
     at = to_micros(now)
     rows = []
     for message, one in contents:
-        html, shape, filling = one.html, "", "[]"
+        html, shape, filling = one.html, "", ""
         if one.shape is not None:
-            html, shape, filling = "", one.shape.key, json.dumps(one.values, ensure_ascii=False)
-        fingerprint = hashlib.sha256("\x1f".join((one.subject, one.text, html, shape, filling)).encode()).hexdigest()
+            html, shape, filling = "", one.shape.key, _BETWEEN.join(one.values)
+        fingerprint = hashlib.sha256(f"{one.subject}\n{one.text}\n{html}{shape}\n{filling}".encode()).hexdigest()
         rows.append((message, one.subject, one.text, html, shape, filling, fingerprint, one.segments, at))
     store.insert_stored(connection, _contents, _COLUMNS, rows)
 
@@ -62,4 +62,4 @@ def html_of(connection: Connection, message: int, html: str) -> str:
     if html:
         return html
     kept = connection.execute(_WORDS, {"message": message}).first()
-    return read_shape(kept.words).filled(kept.filling) if kept is not None else ""
+    return read_shape(kept.words).filled(kept.filling.split(_BETWEEN)) if kept is not None else ""

@@ -133,6 +133,9 @@ def fetch(
         if judging and not open_cases:
             found.append(person)
             continue
+        if not (open_cases or words[index] or sent or paused or cleared):  # nothing but who they are
+            found.append(person)
+            continue
         found.append(
             Facts(
                 external_id=person.external_id,
@@ -189,6 +192,7 @@ def _people(
     suppressed = _suppressions_in_force(connection, usable) if usable else {}
     places = [(channel, _PLACES[CONTACT_KIND[channel]]) for channel in settings.channels if channel in CONTACT_KIND]
     people = {}
+    share = settings.holdout if secret else 0
     for row in rows:
         contacts = {}
         for channel, place in places:
@@ -203,7 +207,7 @@ def _people(
             email_id=row[3],
             phone_id=row[4],
             messenger_id=row[5],
-            held_globally=bool(secret) and arms.is_held_globally(secret, settings.holdout, row[1]),
+            held_globally=share > 0 and arms.is_held_globally(secret, share, row[1]),
         )
     return people
 

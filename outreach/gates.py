@@ -77,7 +77,7 @@ class Rules:
     confirms: bool = False  # the one confirmation of an opt-out
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: see above
 class Send:
     channel: str
     contact_id: int
@@ -116,11 +116,7 @@ class _Question:
     usable: Mapping[str, ContactFacts]  # with an address
     free: Mapping[str, ContactFacts]  # of those, not suppressed for the purpose
     permitted: Mapping[str, ContactFacts]  # of those, with the consent it needs
-
-    @property
-    def chosen(self) -> tuple[str, ContactFacts] | None:
-        """The channel it would leave by; where none is permitted, for `why`, the first with an address."""
-        return next(iter((self.permitted or self.usable).items()), None)
+    chosen: tuple[str, ContactFacts] | None  # it would leave by; where none is permitted, the first with an address
 
 
 def _question(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> _Question:
@@ -135,7 +131,8 @@ def _question(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> 
                 free[channel] = one
                 if _consents(one, rules.purpose):
                     permitted[channel] = one
-    return _Question(facts, rules, settings, now, usable, free, permitted)
+    chosen = next(iter((permitted or usable).items()), None)
+    return _Question(facts, rules, settings, now, usable, free, permitted, chosen)
 
 
 _ASKED_FOR = ("transactional", "answer")  # purposes that need no consent
@@ -147,6 +144,8 @@ def _is_suppressed(contact: ContactFacts, channel: str, rules: Rules) -> bool:
 
     The confirmation of an opt-out passes the two entries that the opt-out itself made.
     """
+    if not contact.suppressions:
+        return False
     entries = set(contact.suppressions)
     if rules.confirms and (Scope.CONTACT, channel) in entries:
         entries -= {(Scope.CONTACT, channel), (Scope.ADDRESS, channel)}
@@ -400,6 +399,7 @@ GATES = (
     ),
     Gate("paused", "Is the campaign running?", (Reason.PAUSED,), _paused),
 )
+_ALL = tuple(gate.ask for gate in GATES)
 _AT_ENROLMENT = tuple(gate.ask for gate in GATES if gate.at_enrolment)
 
 
@@ -430,9 +430,8 @@ def decide(facts: Facts, rules: Rules, settings: Settings, now: datetime) -> Ver
     an unknown zone, which may wait until it. A message that nothing keeps is a Send.
     """
     question = _question(facts, rules, settings, now)
-    for gate in GATES:
-        verdict = gate.ask(question)
-        if verdict is not None:
+    for ask in _ALL:
+        if (verdict := ask(question)) is not None:
             return verdict
     channel, contact = next(iter(question.permitted.items()))
     return Send(channel, contact.contact_id, contact.address)

@@ -8,6 +8,7 @@ beside its currency. Uniqueness never rests on a nullable column.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -34,6 +35,10 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + micros * _MICROSECOND  # half the cost of making the timedelta by name
 
 
+def _from_stored(micros: int | None) -> datetime | None:
+    return None if micros is None else EPOCH + micros * _MICROSECOND
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as integer microseconds."""
 
@@ -43,8 +48,9 @@ class UtcTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> int | None:
         return None if value is None else to_micros(value)
 
-    def process_result_value(self, value: int | None, _dialect: Dialect) -> datetime | None:
-        return None if value is None else from_micros(value)
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Callable[[int | None], datetime | None]:
+        """By itself, not around that of `impl`: a row of ours has half a dozen times."""
+        return _from_stored
 
 
 def table(model: type[SQLModel]) -> Table:
@@ -569,7 +575,7 @@ class MessageContent(SQLModel, table=True):
     text: str = Field(default="", sa_type=Text)
     html: str = Field(default="", sa_type=Text)  # where it has no shape
     shape: str = ""  # key of the ContentShape that its HTML fills
-    filling: list[str] = Field(default_factory=list, sa_type=JSON)  # the values, as HTML
+    filling: str = Field(default="", sa_type=Text)  # the values, as HTML, U+001F between
     content_hash: str  # SHA-256 of all of these
     segments: int = 0
     at: datetime = Field(sa_type=UtcTime, index=True)

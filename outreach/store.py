@@ -54,7 +54,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from outreach.errors import ClockError, DatabaseError
-from outreach.models import Installation, Tick, UtcTime, to_micros
+from outreach.models import Installation, MessageLink, Tick, UtcTime, to_micros
 from outreach.models import table as table_of
 
 BATCH = 1_000  # rows per transaction; DESIGN 3 allows 2,000, half of it keeps each under 0.2 s
@@ -90,9 +90,13 @@ class Database:
 
 def keyed_hash(secret: bytes, *parts: str) -> str:
     """32 hex digits of HMAC-SHA-256 over the parts; equal parts give equal hashes, and nothing else is told."""
-    digest = _keyed(secret).copy()  # half the cost of keying each anew
-    digest.update("\x1f".join(parts).encode())
-    return digest.hexdigest()[:32]
+    return _digest(secret, parts).hex()[:32]
+
+
+def _digest(secret: bytes, parts: Sequence[str]) -> bytes:
+    keyed = _keyed(secret).copy()  # half the cost of keying each anew
+    keyed.update("\x1f".join(parts).encode())
+    return keyed.digest()
 
 
 @lru_cache(maxsize=8)
@@ -112,8 +116,7 @@ def public_id(secret: bytes, campaign: str, step: str, customer: str, occasion: 
 
 def link_token(secret: bytes, public_id: str, kind: str, target: str = "") -> str:
     """What stands for a link of this message: 72 bits of a keyed hash, which nobody can guess; the same at every attempt."""
-    digest = bytes.fromhex(keyed_hash(secret, "link", public_id, kind, target))
-    return base64.urlsafe_b64encode(digest[:9]).decode()
+    return base64.urlsafe_b64encode(_digest(secret, ("link", public_id, kind, target))[:9]).decode()
 
 
 def ways_out(secret: bytes, messages: Iterable[tuple[int, str]]) -> list[tuple[str, int, str, str]]:
@@ -125,6 +128,11 @@ def ways_out(secret: bytes, messages: Iterable[tuple[int, str]]) -> list[tuple[s
     return [
         (link_token(secret, public_id, kind), message, kind, "") for message, public_id in messages for kind in WAYS_OUT
     ]
+
+
+def add_links(connection: Connection, links: Sequence[tuple[str, int, str, str]]) -> None:
+    """Keep links, as (token, message, kind, target); one that is there already stays as it is."""
+    insert_stored(connection, table_of(MessageLink), ("token", "message_id", "kind", "target"), links, unless="token")
 
 
 @contextmanager
@@ -267,22 +275,27 @@ def new_ids(connection: Connection, of: Table, count: int) -> Sequence[int]:
     return connection.exec_driver_sql(each, (count,)).scalars().all()
 
 
-def insert_stored(connection: Connection, into: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+def insert_stored(
+    connection: Connection, into: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], *, unless: str = ""
+) -> None:
     """
     Insert rows that are already in their stored form: times as microseconds, JSON as text.
+
+    `unless` names a unique column: a row whose value is there already is left out.
 
     On SQLite fifty at a step, in two thirds of the time. What fails rolls the whole transaction
     back, so no step needs a journal of its own (OR FAIL).
     """
     row = f"({', '.join([_mark(connection)] * len(columns))})"
     head = f"INTO {into.name} ({', '.join(columns)}) VALUES"
+    beside = f" ON CONFLICT ({unless}) DO NOTHING" if unless else ""
     alone = len(rows) % _ABREAST if connection.dialect.name == "sqlite" else len(rows)
     if abreast := rows[: len(rows) - alone]:
         flat, width = tuple(chain.from_iterable(abreast)), _ABREAST * len(columns)
         steps = [flat[n : n + width] for n in range(0, len(flat), width)]
-        connection.exec_driver_sql(f"INSERT OR FAIL {head} {', '.join([row] * _ABREAST)}", steps)
+        connection.exec_driver_sql(f"INSERT OR FAIL {head} {', '.join([row] * _ABREAST)}{beside}", steps)
     if alone:
-        connection.exec_driver_sql(f"INSERT {head} {row}", rows[-alone:])
+        connection.exec_driver_sql(f"INSERT {head} {row}{beside}", rows[-alone:])
 
 
 def update_many(connection: Connection, of: Table, column: str, values: Sequence[tuple[Any, int]]) -> None:

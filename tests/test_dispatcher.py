@@ -423,7 +423,7 @@ def test_an_opt_out_between_the_claim_and_the_look_is_seen(shop: Shop, monkeypat
     message = shop.message(shop.customer())
     hold = committing._hold
 
-    def opted_out_first(connection: Any, customers: Any) -> frozenset[int]:
+    def opted_out_first(connection: Any, customers: Any) -> frozenset[int] | None:
         values = {"address_hash": store.address_hash(shop.db.secret, "email", "c1@example.com"), "kind": "email"}
         entry = {**values, "scope": Scope.CONTACT, "channel": "email", "source": "", "at": NOW}
         connection.execute(insert(table(Suppression)).values(entry))
@@ -490,7 +490,7 @@ def test_a_pause_between_the_claim_and_the_look_keeps_the_message_in_its_place(
     message = shop.message(shop.customer())
     hold = committing._hold
 
-    def paused_first(connection: Any, customers: Any) -> frozenset[int]:
+    def paused_first(connection: Any, customers: Any) -> frozenset[int] | None:
         connection.execute(update(table(CampaignState)).values(paused_at=NOW))
         return hold(connection, customers)
 
@@ -526,7 +526,7 @@ def test_what_a_person_cancels_while_it_is_claimed_is_not_sent(shop: Shop, monke
     message = shop.message(shop.customer())
     hold = committing._hold
 
-    def cancelled_first(connection: Any, customers: Any) -> frozenset[int]:
+    def cancelled_first(connection: Any, customers: Any) -> frozenset[int] | None:
         connection.execute(update(table(Message)).values(status=Status.CANCELLED, reason=Reason.CANCELLED, claim=None))
         return hold(connection, customers)
 

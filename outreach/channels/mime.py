@@ -126,6 +126,8 @@ def written(spec: str, name: str) -> str:
 
 def one_line(text: str) -> str:
     """One line: control characters, line breaks of every script included, become spaces; so do lone surrogates."""
+    if text.isprintable() and "  " not in text:  # then the only white space is single spaces
+        return text.strip(" ")
     return " ".join(_CONTROL.sub(" ", text).split())
 
 

@@ -176,7 +176,7 @@ HOLDINGS = (
     Holding(
         models.MessageContent,
         _of(_columns(models.MessageContent).message_id, "messages"),
-        {"subject": "", "text": "", "html": "", "filling": [], "content_hash": ""},
+        {"subject": "", "text": "", "html": "", "filling": "", "content_hash": ""},
         _kept("message_id shape segments at"),
     ),
     _by_customer(models.MessageEvent, "id event_id message_id customer_id kind at", detail=...),

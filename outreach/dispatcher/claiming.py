@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select, text, update
 
 from outreach import store
-from outreach.dispatcher.parts import MANUAL
+from outreach.dispatcher.parts import MANUAL, Claimed
 from outreach.models import Message, Status, table, to_micros
 from outreach.store import Database, among
 
@@ -46,7 +46,7 @@ _CLAIM = (
     .where(among(_messages.c.id, "ids"))
     .values(claim=bindparam("token"), lease_until=bindparam("until"))
 )
-_CLAIMED = select(_messages).where(among(_messages.c.id, "ids"))
+_CLAIMED = select(*(_messages.c[name] for name in Claimed._fields)).where(among(_messages.c.id, "ids"))
 
 
 def claim(
@@ -56,7 +56,7 @@ def claim(
     token: str,
     lease_until: datetime,
     only: int | tuple[str, int] | None = None,
-) -> list[Any]:
+) -> list[Claimed]:
     """
     At most `size` due messages, ours until `lease_until`: the highest priority first, then the longest due.
 
@@ -67,12 +67,12 @@ def claim(
     return take(connection, _due(connection, now, size, only), token, lease_until)
 
 
-def take(connection: Connection, ids: Sequence[int], token: str, lease_until: datetime) -> list[Any]:
-    """Put our claim on these messages, and give their rows in the same order."""
+def take(connection: Connection, ids: Sequence[int], token: str, lease_until: datetime) -> list[Claimed]:
+    """Put our claim on these messages, and give them in the same order."""
     if not ids:
         return []
     connection.execute(_CLAIM, {"ids": ids, "token": token, "until": lease_until})
-    rows = {row.id: row for row in connection.execute(_CLAIMED, {"ids": ids})}
+    rows = {row[0]: Claimed._make(row) for row in connection.execute(_CLAIMED, {"ids": ids}).all()}
     return [rows[i] for i in ids]
 
 

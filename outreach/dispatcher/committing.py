@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, select, text, union, update
 
 from outreach import contents, coupons, facts, gates, store
 from outreach.answering import answer_campaign
-from outreach.campaigns import ANSWERS
+from outreach.campaigns import ANSWERS, Campaign, Step
 from outreach.coupons import Wanted
 from outreach.dispatcher import pacing
 from outreach.dispatcher.filling import fill, sender_of
@@ -25,6 +25,7 @@ from outreach.dispatcher.parts import (
     UNCLAIMED,
     Change,
     Chunk,
+    Claimed,
     Going,
     Ready,
     Stays,
@@ -68,7 +69,7 @@ _manual, _events = table(ManualSend), table(MessageEvent)
 Sending = tuple[datetime, str, str, str]  # time, purpose, channel, campaign: what caps count
 
 
-def commit(db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> list[Ready]:
+def commit(db: Database, chunk: Chunk, rows: Sequence[Claimed], tally: Tally) -> list[Ready]:
     """
     Settle every claimed message that does not go, and commit the others as `sending`.
 
@@ -94,18 +95,20 @@ _OWN = union(
         for column in (_customers.c.email_id, _customers.c.phone_id, _customers.c.messenger_id)
     )
 )
-_HELD = select(_contacts.c.id).where(_contacts.c.id.in_(_OWN.scalar_subquery())).order_by(_contacts.c.id)
-_HOLD = _HELD.with_for_update()
+_HOLD = (
+    select(_contacts.c.id).where(_contacts.c.id.in_(_OWN.scalar_subquery())).order_by(_contacts.c.id).with_for_update()
+)
 
 
-def _hold(connection: Connection, customers: Sequence[int]) -> frozenset[int]:
+def _hold(connection: Connection, customers: Iterable[int]) -> frozenset[int] | None:
     """
-    Lock every contact of these customers, in the order of their ids.
+    Lock every contact of these customers, in the order of their ids, and give them.
 
-    On SQLite the IMMEDIATE transaction already excludes every other writer.
+    None on SQLite, where the IMMEDIATE transaction already excludes every other writer.
     """
-    statement = _HOLD if connection.dialect.name == "postgresql" else _HELD
-    return frozenset(connection.execute(statement, {"ids": sorted(set(customers))}).scalars())
+    if connection.dialect.name == "sqlite":
+        return None
+    return frozenset(connection.execute(_HOLD, {"ids": customers}).scalars())
 
 
 _STILL = (
@@ -148,7 +151,7 @@ _RESTORED = select(table(Installation).c.restored_at)
 _GONE = "it may have left before the database was restored"
 
 
-def _may_be_gone(connection: Connection, db: Database, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> set[int]:
+def _may_be_gone(connection: Connection, db: Database, chunk: Chunk, rows: Sequence[Claimed], tally: Tally) -> set[int]:
     """
     Declare `unknown` what was due before this database was restored from a backup, and planned again since.
 
@@ -161,7 +164,7 @@ def _may_be_gone(connection: Connection, db: Database, chunk: Chunk, rows: Seque
     if gone:
         values = {"status": Status.UNKNOWN, "look_at": chunk.now, "detail": _GONE, **UNCLAIMED}
         connection.execute(update(_messages).where(among(_messages.c.id, gone)).values(values))
-        run_many(connection, store.ADD_LINK, store.ways_out(db.secret, gone.items()))
+        store.add_links(connection, store.ways_out(db.secret, gone.items()))
         tally["unknown", ""] += len(gone)
     return set(gone)
 
@@ -176,50 +179,62 @@ _SENDS = select(_manual).where(among(_manual.c.id, "ids"))
 
 
 def items_of(
-    connection: Connection, loaded: Loaded, rows: Sequence[Any], cancelled: Mapping[tuple[str, str], datetime | None]
+    connection: Connection,
+    loaded: Loaded,
+    rows: Sequence[Claimed],
+    cancelled: Mapping[tuple[str, str], datetime | None],
 ) -> list[Item | Reason]:
     """The rows as their campaign and step of the current release have them, or why there is none."""
     ids = {row.record_id for row in rows if row.campaign == MANUAL}
     sends = {send.id: send for send in connection.execute(_SENDS, {"ids": ids})} if ids else {}
     ids = {row.record_id for row in rows if row.campaign == ANSWERS}
     answers = {answer.id: answer for answer in connection.execute(_ANSWERS, {"ids": ids})} if ids else {}
-    return [_item(loaded, row, cancelled.get((row.campaign, row.step)), sends, answers) for row in rows]
+    steps = {  # of a whole chunk mostly one
+        key: _step_of(loaded.campaigns.get(key[0]), key[1]) for key in {(row.campaign, row.step) for row in rows}
+    }
+    return [_item(row, steps[row.campaign, row.step], cancelled, sends, answers) for row in rows]
+
+
+def _step_of(campaign: Campaign | None, step: str) -> tuple[Campaign, Step] | None:
+    if campaign is None or not campaign.active:
+        return None
+    return next(((campaign, one) for one in campaign.steps if one.id == step), None)
 
 
 def _item(
-    loaded: Loaded, row: Any, cancelled_at: datetime | None, sends: Mapping[int, Any], answers: Mapping[int, Any]
+    row: Claimed,
+    found: tuple[Campaign, Step] | None,
+    cancelled: Mapping[tuple[str, str], datetime | None],
+    sends: Mapping[int | None, Any],
+    answers: Mapping[int | None, Any],
 ) -> Item | Reason:
-    answer = None
+    contact, written = None, None
+    cancelled_at = cancelled.get((row.campaign, row.step))
     if cancelled_at is not None and row.created_at <= cancelled_at:
         return Reason.CANCELLED
     if row.campaign == MANUAL:
         send = sends[row.record_id]
-        campaign = manual_campaign(send.template, send.channels, send.purpose)
+        found = _step_of(manual_campaign(send.template, send.channels, send.purpose), row.step)
     elif row.campaign == ANSWERS:
         answer = answers[row.record_id]
-        campaign = answer_campaign(answer.kind, answer.template, answer.channel, row.purpose)
-    else:
-        found = loaded.campaigns.get(row.campaign)
-        if found is None or not found.active:
-            return Reason.WITHDRAWN
-        campaign = found
-    step = next((step for step in campaign.steps if step.id == row.step), None)
-    if step is None:
+        found = _step_of(answer_campaign(answer.kind, answer.template, answer.channel, row.purpose), row.step)
+        contact = answer.contact_id
+        written = (answer.subject, answer.text) if not answer.template else None
+    if found is None:
         return Reason.WITHDRAWN
     return Item(
-        campaign=campaign,
-        step=step,
-        customer_id=row.customer_id,
-        record_id=row.record_id,
-        occasion=row.occasion,
-        occasion_at=row.occasion_at,
-        due_at=row.due_at,
-        expires_at=row.expires_at,
-        refused=frozenset(row.refused.split()) if row.refused else _NONE,
-        message_id=row.id,
-        arm=row.arm,
-        contact_id=answer.contact_id if answer is not None else None,
-        written=(answer.subject, answer.text) if answer is not None and not answer.template else None,
+        *found,
+        row.customer_id,
+        row.record_id,
+        row.occasion,
+        row.occasion_at,
+        row.due_at,
+        row.expires_at,
+        frozenset(row.refused.split()) if row.refused else _NONE,
+        row.id,
+        row.arm,
+        contact,
+        written,
     )
 
 
@@ -241,7 +256,7 @@ def _coupon_of(one: Going, settings: Settings) -> Wanted | None:
 class _Look:
     """Deciding on one chunk: what it counts of itself while it does."""
 
-    def __init__(self, connection: Connection, db: Database, chunk: Chunk, held: frozenset[int]) -> None:
+    def __init__(self, connection: Connection, db: Database, chunk: Chunk, held: frozenset[int] | None) -> None:
         self.connection, self.db, self.chunk, self.held = connection, db, chunk, held
         self.settings = chunk.loaded.settings
         self.here: dict[int, tuple[Sending, ...]] = {}  # by contact, what this very chunk sends
@@ -249,7 +264,7 @@ class _Look:
         self.paused: set[str] = set()
         self.desk: coupons.Desk | None = None  # only where a message brings a coupon
 
-    def at(self, rows: Sequence[Any]) -> tuple[list[Ready], list[Stays]]:
+    def at(self, rows: Sequence[Claimed]) -> tuple[list[Ready], list[Stays]]:
         """Those that go, rendered; and those that stay, with the verdict."""
         if not rows:
             return [], []
@@ -313,14 +328,16 @@ class _Look:
     def _again(self, one: Going, found: Facts, first: Send) -> Verdict:
         """The verdict once this chunk's own messages count; a person's task waits for the person."""
         verdict: Verdict = first
-        own = {contact.contact_id for contact in found.contacts.values()} & self.here.keys()
+        own = [i for contact in found.contacts.values() if (i := contact.contact_id) in self.here]
         paused = one.item.campaign.name in self.paused
         if own or paused:
             sent = {**found.sent, **{contact: (*self.here[contact], *found.sent.get(contact, ())) for contact in own}}
             told = replace(found, sent=sent, paused=found.paused or paused)
             verdict = gates.decide(told, one.rules, self.settings, self.chunk.now)
         if isinstance(verdict, Send):
-            if verdict.contact_id not in self.held:  # the customer's address changed this moment
+            if (
+                self.held is not None and verdict.contact_id not in self.held
+            ):  # the customer's address changed this moment
                 return Defer(self.chunk.now, Reason.RETRY)
             by_staff = self._provider(verdict.channel) == STAFF
             if by_staff and not self.chunk.by_person:
@@ -425,10 +442,10 @@ def _write_sending(connection: Connection, chunk: Chunk, ready: Sequence[Ready])
     ]
     run_many(connection, _GOING, going)
     contents.forget(connection, [one.going.row.id for one in ready if one.going.row.attempts])
-    links = (
+    links = [
         (link.token, one.going.row.id, link.kind, link.target) for one in ready for link in one.outgoing.content.links
-    )
-    run_many(connection, store.ADD_LINK, list(links))
+    ]
+    store.add_links(connection, links)
     contents.keep(connection, [(one.going.row.id, one.outgoing.content) for one in ready], chunk.now)
 
 
@@ -443,7 +460,7 @@ def write_staying(connection: Connection, chunk: Chunk, stay: Sequence[Stays], t
     update_each(connection, changes, c.status == text("'planned'"), c.claim == chunk.token)
 
 
-def _staying(row: Any, verdict: Verdict, now: datetime) -> Change:
+def _staying(row: Claimed, verdict: Verdict, now: datetime) -> Change:
     """The row's new values, and what to count it as."""
     if isinstance(verdict, Defer):
         return deferred(row, verdict, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,7 @@ from outreach.channels import Outgoing
 from outreach.coupons import Given
 from outreach.dispatcher.parts import Chunk, Going, Ready
 from outreach.gates import Facts, Send
-from outreach.render import Content, sms_segments
+from outreach.render import Content, Link, sms_segments
 from outreach.settings import Settings
 from outreach.store import Database
 
@@ -53,15 +53,21 @@ def fill(
         sender=sender,
         content=content,
         purpose=item.step.purpose,
-        unsubscribe_url=next((link_url(settings, x.token) for x in content.links if x.kind == "unsubscribe"), ""),
+        unsubscribe_url=_way_out(settings, content.links),
         at=chunk.now,
         day=_day(row.due_at, settings.business.timezone),
         valid_until=gates.valid_until(verdict.channel, found, one.rules, settings, chunk.now),
         conversation=conversation,
     )
-    return Ready(
-        one, outgoing, verdict.contact_id, frozenset(one.rules.channels) & found.contacts.keys() - {verdict.channel}
-    )
+    others = frozenset(x for x in one.rules.channels if x != verdict.channel and x in found.contacts)
+    return Ready(one, outgoing, verdict.contact_id, others)
+
+
+def _way_out(settings: Settings, links: Iterable[Link]) -> str:
+    for link in links:
+        if link.kind == "unsubscribe":
+            return link_url(settings, link.token)
+    return ""
 
 
 def written(channel: str, subject: str, text: str) -> Content:

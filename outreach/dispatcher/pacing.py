@@ -71,6 +71,7 @@ class Pace:
             if row.name in self._names:
                 one = self._names[row.name]
                 one.free_at, one.slow_until = row.free_at, row.slow_until
+        self._kept_by: dict[tuple[str, str], list[str]] = {}  # by channel and sender, names that may keep them
 
     def wait(self, channel: str, sender: str, expires_at: datetime) -> datetime | None:
         """
@@ -80,7 +81,7 @@ class Pace:
         time left: only its expiry itself ends it.
         """
         until = self._now
-        for name in self._of(channel, sender):
+        for name in self._limits(channel, sender):
             one = self._names[name]
             opens = one.opens(self._now, self._tolerance)
             if opens > self._now:
@@ -92,7 +93,7 @@ class Pace:
 
     def take(self, channel: str, sender: str, parts: int) -> None:
         """Note that a message of so many parts leaves now."""
-        for one in (self._names[name] for name in self._of(channel, sender)):
+        for one in map(self._names.__getitem__, self._limits(channel, sender)):
             if one.interval:
                 one.free_at = max(one.free_at or self._now, self._now) + max(parts, 1) * one.interval
                 one.changed = True
@@ -103,8 +104,13 @@ class Pace:
         if changed:
             connection.execute(_WRITE, changed)
 
-    def _of(self, channel: str, sender: str) -> tuple[str, str]:
-        return _sender(channel, sender), self._settings.channels[channel].provider
+    def _limits(self, channel: str, sender: str) -> list[str]:
+        """Of the sender and its provider those that have a rate, or are slowed."""
+        if (kept := self._kept_by.get((channel, sender))) is None:
+            names = (_sender(channel, sender), self._settings.channels[channel].provider)
+            kept = [name for name in names if self._names[name].interval or self._names[name].slow_until]
+            self._kept_by[channel, sender] = kept
+        return kept
 
 
 def _sender(channel: str, sender: str) -> str:
@@ -161,9 +167,9 @@ def slow(
     return until
 
 
+_AGAIN = update(_rates).where(among(_rates.c.name, "names"), _rates.c.slowed > 0).values(slow_until=None, slowed=0)
+
+
 def forget_slow(connection: Connection, senders: Iterable[tuple[str, str]]) -> None:
     """A sender got through again: its next slowing starts from the beginning."""
-    names = sorted({_sender(*one) for one in senders})
-    c = _rates.c
-    again = update(_rates).where(among(c.name, names), c.slowed > 0).values(slow_until=None, slowed=0)
-    connection.execute(again)
+    connection.execute(_AGAIN, {"names": {_sender(*one) for one in senders}})

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, update
 
@@ -67,11 +67,33 @@ def counts_of(tally: Tally) -> DispatchCounts:
     return DispatchCounts(**totals, by_reason={r: n for r, n in sorted(reasons.items()) if r})
 
 
+class Claimed(NamedTuple):
+    """A message that is ours for a while, as it was when we claimed it; the names are its columns'."""
+
+    id: int
+    public_id: str
+    campaign: str
+    step: str
+    customer_id: int
+    record_id: int | None
+    occasion: str
+    occasion_at: datetime
+    due_at: datetime
+    expires_at: datetime
+    ready_at: datetime
+    created_at: datetime
+    look_at: datetime | None
+    arm: str
+    purpose: str
+    refused: str
+    attempts: int
+
+
 @dataclass(slots=True)  # not frozen, like all that is made for every message: see gates.Facts
 class Going:
     """A claimed message that the release still has."""
 
-    row: Any
+    row: Claimed
     item: Item
     rules: Rules
 
@@ -99,7 +121,7 @@ class Chunk:
 
 
 Change = tuple[dict[str, Any], tuple[str, str]]  # a message's new values, and what to count it as
-Stays = tuple[Any, Verdict]  # a message's row, and why it does not go
+Stays = tuple[Claimed, Verdict]  # a message, and why it does not go
 
 # What a message in `planned` has, once it has been there before: nothing of its attempt.
 UNCLAIMED: dict[str, Any] = {"claim": None, "lease_until": None}

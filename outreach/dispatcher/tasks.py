@@ -21,7 +21,7 @@ from sqlalchemy import Connection, func, select, text, update
 from outreach import contents, facts, releases, store, surveys
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import claiming, committing, recording
-from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Ready
+from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Claimed, Ready
 from outreach.errors import NotFound, OutreachError
 from outreach.facts import Item
 from outreach.gates import Defer
@@ -221,7 +221,10 @@ def done(
             raise OutreachError(f"the task {task} is not open: `outreach tasks next --task {task}` opens it")
         item = None
         if loaded is not None:
-            item = next((i for i in committing.items_of(connection, loaded, [row], {}) if isinstance(i, Item)), None)
+            claimed = Claimed._make(getattr(row, name) for name in Claimed._fields)
+            item = next(
+                (i for i in committing.items_of(connection, loaded, [claimed], {}) if isinstance(i, Item)), None
+            )
         survey = item.step.survey if item else None
         _check(settings, result, score, survey, call_at, now)
         others = _others(connection, settings, item, row, now)

@@ -24,7 +24,7 @@ from outreach.channels import Outgoing
 from outreach.conditions import minor_digits
 from outreach.dispatcher import MANUAL, manual_campaign
 from outreach.dispatcher.filling import fill, sender_of
-from outreach.dispatcher.parts import Chunk, Going
+from outreach.dispatcher.parts import Chunk, Claimed, Going
 from outreach.errors import NotFound, OutreachError, Problems, ReleaseError, TemplateError
 from outreach.facts import Item
 from outreach.gates import Defer, End, Facts, Send
@@ -235,13 +235,6 @@ def _no_template(loaded: Loaded, template: str) -> str:
 # --- to whom -------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """What filling needs of a message's row, which is not written yet."""
-
-    public_id: str
-    due_at: datetime
-
-
 class _Drafting:
     """Judges the people page by page, and adds up."""
 
@@ -412,9 +405,32 @@ def filled(
     contact = found.contacts.get(channel)
     to = Send(channel, contact.contact_id if contact else 0, contact.address if contact else "")
     chunk = Chunk(loaded, "", now, now)
-    going = Going(_Row(public_id, item.due_at), item, facts.rules(item))
+    going = Going(_unwritten(public_id, item), item, facts.rules(item))
     sender = sender_of(loaded.settings, channel, to.contact_id)
     return fill(db, chunk, going, found, to, context, sender=sender, conversation=False, coupon=coupon).outgoing
+
+
+def _unwritten(public_id: str, item: Item) -> Claimed:
+    """A message that is in no table yet."""
+    return Claimed(
+        id=0,
+        public_id=public_id,
+        campaign=item.campaign.name,
+        step=item.step.id,
+        customer_id=item.customer_id,
+        record_id=item.record_id,
+        occasion=item.occasion,
+        occasion_at=item.occasion_at,
+        due_at=item.due_at,
+        expires_at=item.expires_at,
+        ready_at=item.due_at,
+        created_at=item.due_at,
+        look_at=None,
+        arm=item.arm,
+        purpose=item.step.purpose,
+        refused="",
+        attempts=0,
+    )
 
 
 def shown(customer: str, outgoing: Outgoing) -> Shown:

@@ -170,13 +170,17 @@ def joined(parts: Iterable[str]) -> str:
 
 def gathered(parts: Iterable[str]) -> list[str]:
     """The parts; TemplateRuntimeError once they grow over LARGEST_TEXT together, some parts later at most."""
-    coming, kept, size = iter(parts), [], 0
-    while some := list(islice(coming, AT_ONCE)):
-        kept += some
+    coming = iter(parts)
+    kept = some = list(islice(coming, AT_ONCE))
+    size = 0
+    while True:
         size += sum(map(len, some))
         if size > LARGEST_TEXT:
             raise TemplateRuntimeError(TOO_LARGE)
-    return kept
+        if len(some) < AT_ONCE:
+            return kept
+        some = list(islice(coming, AT_ONCE))
+        kept += some
 
 
 # --- attributes --------------------------------------------------------------------------------

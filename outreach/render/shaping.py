@@ -28,7 +28,6 @@ _BEGIN, _END = "\ue100", "\ue101"
 _MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
 _MARKS = [f"{_BEGIN}{number}{_END}" for number in range(100)]
 _MOST = len(_MARKS)
-_RAW = re.compile("[<>\"']")  # what no escaped value has
 _OWN_ENTITY = re.compile("&(?!amp;|lt;|gt;|#34;|#39;)")  # one that no escaped value has
 # Inside a tag, and there inside an attribute that no rule of a style sheet would be about.
 _IN_TAG = re.compile(r"""<[a-z/](?:[^<>"']|"[^"<]*"|'[^'<]*')*(?:"[^"<]*|'[^'<]*)?\Z""", re.IGNORECASE)
@@ -83,11 +82,12 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
     Raises:
         TemplateError: a style sheet cannot be read; names `path`.
     """
-    if any(_BEGIN in part for part in parts):  # somebody's name, or a template, holds what looks like a mark
+    words, values, marks, told = _marked(parts, ())
+    if _has_more(words, marks):  # somebody's name, or a template, holds what looks like a mark
         parts = [part.replace(_BEGIN, "") for part in parts]
-    words, values, told = _marked(parts, ())
+        words, values, marks, told = _marked(parts, ())
     if exposed := _exposed(words):
-        words, values, told = _marked(parts, exposed)
+        words, values, marks, told = _marked(parts, exposed)
     styled = _styled(words, path)
     html = styled.filled(values)
     derived = ""
@@ -100,16 +100,16 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
 Words = tuple[str, ...]  # of an e-mail, with marks in place of values
 
 
-def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str], bool]:
+def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list[str], int, bool]:
     """
-    The parts with marks in place of values, but not of those `exposed`; the values by their number; and whether
-    any value is left among the words.
+    The parts with marks in place of values, but not of those `exposed`; the values by their number; how many marks
+    there are; and whether any value is left among the words.
 
     Equal values are one: a link whose words are its own address stays one, and what is exposed once is exposed.
     """
     words: list[str] = []
     numbers: dict[str, int] = {}
-    told = False
+    marks, told = 0, False
     for part in parts:
         if type(part) is Markup:
             value = str(part)
@@ -118,22 +118,31 @@ def _marked(parts: Sequence[str], exposed: Collection[int]) -> tuple[Words, list
                 number = numbers[value] = len(numbers)
             if number is not None and number not in exposed:
                 words.append(_MARKS[number])
+                marks += 1
                 continue
             told = told or bool(value)
         words.append(part)
-    return tuple(words), list(numbers), told
+    return tuple(words), list(numbers), marks, told
 
 
 def _is_plain(value: str) -> bool:
     """Whether it is words that nothing would rewrite: escaped, no markup, and only single spaces, inside."""
     return (
         value.isprintable()
-        and not _RAW.search(value)
+        and "<" not in value
+        and ">" not in value
+        and '"' not in value
+        and "'" not in value
         and "  " not in value
         and value[:1] not in ("", " ")
         and value[-1] != " "
         and ("&" not in value or _OWN_ENTITY.search(value) is None)
     )
+
+
+@lru_cache(maxsize=KEPT)
+def _has_more(words: Words, marks: int) -> bool:
+    return sum(word.count(_BEGIN) for word in words) > marks
 
 
 @lru_cache(maxsize=KEPT)

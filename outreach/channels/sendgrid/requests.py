@@ -160,10 +160,10 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     too.
     """
     first = request[0]
-    mark = secrets.token_hex(12) if len(request) > 1 else ""
+    mark = secrets.token_hex(8) if len(request) > 1 else ""
     if mark:
-        text = f"-text{mark}-"
-        tags = [f"-{n}html{mark}-" for n in range(max(len(first.values), 1))]
+        text = f"-t{mark}-"
+        tags = [f"-{n}h{mark}-" for n in range(max(len(first.values), 1))]
         html = first.shape.filled(tags) if first.shape is not None else tags[0]
         people = [_substituting(one, text, tags) for one in request]
     else:

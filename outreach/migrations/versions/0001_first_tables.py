@@ -144,7 +144,7 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("html", sa.Text(), nullable=False),
         sa.Column("shape", sa.String(), nullable=False),
-        sa.Column("filling", sa.JSON(), nullable=False),
+        sa.Column("filling", sa.Text(), nullable=False),
         sa.Column("content_hash", sa.String(), nullable=False),
         sa.Column("segments", sa.Integer(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -24,9 +22,9 @@ from outreach.settings import Settings, SourceSettings
 from outreach.store import Database
 from outreach.values import Duration
 from tests.conftest import NOW, SECRET
+from tests.forked import Forked
 from tests.shop import customer, feed, publish, rows_of, shop_settings, write_csv
 
-ROOT = Path(__file__).parents[1]
 HELLO = """
     title: Hello
     trigger: {event: customer.created}
@@ -231,13 +229,13 @@ class Interrupting(Outbox):
         return super().send(batch)
 
 
-def interrupted(url: str, workspace: str) -> None:
+def interrupted(url: str, workspace: Path) -> None:
     channels.CHANNELS["outbox"] = "tests.test_daemon.Interrupting"
     daemon._now = lambda: NOW
-    run(settings_of(Path(workspace)), store.open_database(url, secret=SECRET))
+    run(settings_of(workspace), store.open_database(url, secret=SECRET))
 
 
-def busy(url: str, workspace: str) -> None:
+def busy(url: str, workspace: Path) -> None:
     """A daemon that is asked to end while its dispatch is busy, for ever."""
     never, _ = os.pipe()
 
@@ -246,13 +244,7 @@ def busy(url: str, workspace: str) -> None:
         os.read(never, 1)
 
     STAGES["dispatch"] = dispatch  # type: ignore[index]
-    run(settings_of(Path(workspace)), store.open_database(url, secret=SECRET))
-
-
-def child(function: str, url: str, workspace: Path) -> subprocess.Popen[str]:
-    code = f"import sys; from tests.test_daemon import {function}; {function}(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, url, str(workspace)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    run(settings_of(workspace), store.open_database(url, secret=SECRET))
 
 
 def test_a_daemon_asked_to_end_finishes_the_chunk_in_flight_and_exits_cleanly(
@@ -263,12 +255,13 @@ def test_a_daemon_asked_to_end_finishes_the_chunk_in_flight_and_exits_cleanly(
     feed(db, settings, NOW, customers=[customer(n, created_at=NOW) for n in range(2 * CHUNK)])
     tick(Daemon(settings, db), "plan")
 
-    with child("interrupted", database_url, tmp_path) as process:
-        _, said = process.communicate(timeout=60)
+    process = Forked(interrupted, database_url, tmp_path)
+    with process.stderr as stream:
+        said = stream.read()
 
     statuses = [row.status for row in rows_of(db, Message)]
     actions = [line["action"] for line in log_lines(said)]
-    assert process.returncode == 0
+    assert process.wait(60) == 0
     assert (statuses.count("sent"), statuses.count("planned")) == (CHUNK, CHUNK)
     assert {row.claim for row in rows_of(db, Message)} == {None}
     assert len(list((tmp_path / "outbox").glob("*.eml"))) == CHUNK
@@ -284,10 +277,9 @@ def until(stream: IO[str], action: Action) -> None:
 
 
 def test_a_second_signal_ends_the_daemon_at_once(new_database: Callable[[str], str], tmp_path: Path) -> None:
-    with child("busy", new_database("sqlite"), tmp_path) as process:
-        assert process.stderr is not None
-        until(process.stderr, Action.STOPPING)
+    process = Forked(busy, new_database("sqlite"), tmp_path)
+    with process.stderr as stream:
+        until(stream, Action.STOPPING)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
 
-    assert process.returncode == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM

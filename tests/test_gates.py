@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -465,29 +466,44 @@ SCOPES = ("marketing", "contact", "address")
 WORDS = ("ordered", "replied", "case_open")
 CAMPAIGNS = ("win_back", "post_sale")
 
-windows = st.none() | st.tuples(st.integers(0, 1439), st.integers(1, 1440)).filter(lambda w: w[0] < w[1])
-weeks = st.builds(WeekHours, st.lists(windows, min_size=7, max_size=7).map(tuple)) | st.just(
-    parse_week_hours({"mon-sun": "08:00-21:00"})
-)
 few = st.sampled_from
-suppressions = st.lists(st.tuples(few(SCOPES), few(("", "email", "sms", "call"))), max_size=1).map(tuple)
-contacts = st.builds(
-    ContactFacts,
-    st.integers(1, 3),
-    few(("a@example.com", "b@example.com", "+573001234567")),
-    few(("granted", "granted", "revoked", "unknown")),
-    st.just(()) | suppressions,
-)
-minutes = st.integers(0, 10 * 1440).map(lambda n: timedelta(minutes=n))
-histories = st.lists(
-    st.tuples(minutes.map(lambda ago: NOW - ago), few(PURPOSES), few(CHANNELS), few(CAMPAIGNS)), min_size=2, max_size=6
-).map(lambda rows: tuple(sorted(rows, reverse=True)))
+
+
+def one_of_all(*columns: Iterable[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    """A row of all that the columns can make: drawn as one thing, for it is the drawing that takes the time."""
+    return few(list(product(*columns)))
 
 
 def seldom(value: st.SearchStrategy[Any], otherwise: Any) -> st.SearchStrategy[Any]:
     """Mostly `otherwise`, so that a message has a chance to pass all of many gates."""
     return st.integers(0, 9).flatmap(lambda n: value if n == 9 else st.just(otherwise))
 
+
+def _window(minute: int) -> tuple[int, int] | None:
+    opens, closes = divmod(minute, 1440)
+    return (opens, closes + 1) if opens <= closes else None
+
+
+windows = st.integers(0, 1440**2 - 1).map(_window)
+weeks = st.builds(WeekHours, st.lists(windows, min_size=7, max_size=7).map(tuple)) | st.just(
+    parse_week_hours({"mon-sun": "08:00-21:00"})
+)
+suppressions = st.just(()) | one_of_all(SCOPES, ("", "email", "sms", "call")).map(lambda one: (one,))
+contacts = st.builds(
+    lambda known, suppressions: replace(known, suppressions=suppressions),
+    one_of_all(
+        (1, 2, 3),
+        ("a@example.com", "b@example.com", "+573001234567"),
+        ("granted", "granted", "revoked", "unknown"),
+    ).map(lambda words: ContactFacts(*words)),
+    suppressions,
+)
+minutes = st.integers(0, 10 * 1440).map(lambda n: timedelta(minutes=n))
+histories = st.lists(
+    st.builds(lambda ago, words: (NOW - ago, *words), minutes, one_of_all(PURPOSES, CHANNELS, CAMPAIGNS)),
+    min_size=2,
+    max_size=6,
+).map(lambda rows: tuple(sorted(rows, reverse=True)))
 
 any_facts = st.builds(
     Facts,
@@ -514,12 +530,9 @@ any_rules = st.builds(
     st.lists(few(WORDS), max_size=1).map(tuple),
     st.lists(few(WORDS), max_size=1).map(tuple),
 )
-caps = st.builds(
-    Cap,
-    st.builds(Limit, st.integers(1, 2), few(("1 day", "7 days", "90 minutes", "1 month")).map(parse_duration)),
-    st.none() | st.none() | few(PURPOSES),
-    st.none() | few(CHANNELS),
-    st.none() | few(CAMPAIGNS),
+spans = [parse_duration(text) for text in ("1 day", "7 days", "90 minutes", "1 month")]
+caps = one_of_all((1, 2), spans, (None, None, *PURPOSES), (*[None] * 6, *CHANNELS), (None, None, *CAMPAIGNS)).map(
+    lambda of: Cap(Limit(*of[:2]), *of[2:])
 )
 any_settings = st.builds(
     Settings,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ from outreach.models import (
 )
 from outreach.settings import Settings
 from outreach.store import Database
+from outreach.values import PURPOSES
+from tests import forked
 from tests.conftest import NOW, SECRET, _admin
 from tests.shop import customer, feed, order, publish, rows_of, shop_settings
 
@@ -81,9 +83,53 @@ def built(db: Database, folder: Path) -> Settings:
     return settings
 
 
+Worlds = Callable[[str], str]  # kind of database → the address of a fresh copy of the small shop
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Worlds]:
+    """Makes copies of the small shop with its nine messages sent."""
+    folder = tmp_path_factory.mktemp("worlds")
+    templates: dict[str, str] = {}
+    cloned: list[str] = []
+
+    def clone(of: str) -> str:
+        name = f"w_{uuid4().hex[:12]}"
+        _admin(request.getfixturevalue("postgres_uri"), f"CREATE DATABASE {name} TEMPLATE {of} STRATEGY FILE_COPY")
+        cloned.append(name)
+        return name
+
+    def fresh(kind: str) -> str:
+        if kind not in templates:
+            templates[kind] = request.getfixturevalue(f"{'postgres' if kind == 'postgresql' else kind}_template")
+            url = fresh(kind)
+            db = store.open_database(url, secret=SECRET)
+            built(db, folder)
+            db.engine.dispose()
+            templates[kind] = url.removeprefix("sqlite:///") if kind == "sqlite" else cloned[-1]
+        if kind == "sqlite":
+            path = folder / f"{uuid4().hex}.db"
+            shutil.copy(templates[kind], path)
+            return f"sqlite:///{path}"
+        return str(request.getfixturevalue("postgres_uri")(clone(templates[kind])))
+
+    yield fresh
+    for name in cloned:
+        _admin(request.getfixturevalue("postgres_uri"), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest, worlds: Worlds) -> Iterator[Database]:
+    """A database with the small shop, on each kind in turn."""
+    database = store.open_database(worlds(request.param), secret=SECRET)
+    yield database
+    database.engine.dispose()
+
+
 @pytest.fixture
 def shop(db: Database, tmp_path: Path) -> Settings:
-    return built(db, tmp_path)
+    """The small shop: built unless the database is a copy of it, as it is here."""
+    return shop_settings(tmp_path) if rows_of(db, Message) else built(db, tmp_path)
 
 
 def message(db: Database, number: int = 1, channel: str = "sms") -> Any:
@@ -126,23 +172,38 @@ def taken(db: Database, settings: Settings, *events: InboundEvent, now: datetime
     return inbox.receive(db, settings, now)
 
 
-def blocked(db: Database, settings: Settings, purpose: str, channel: str, number: int = 1) -> bool:
-    """Whether the dispatcher ends a new message of that purpose and channel, for what the customer said."""
-    name = f"f{uuid4().hex[:8]}"
-    text = FOLLOW_UP.format(name=name, purpose=purpose, channel=channel)
+def silenced(db: Database, settings: Settings, *asked: str) -> set[str]:
+    """
+    Those of the asked whose new message the dispatcher ends for what the customer said.
+
+    Each is a purpose and a channel, and the number of the customer unless it is the first.
+    """
+    name, campaigns = uuid4().hex[:8], {}
+    for purpose, channel, *_ in map(str.split, asked):
+        campaigns[f"{purpose}_{channel}_{name}"] = FOLLOW_UP.format(name=name, purpose=purpose, channel=channel)
     (here,) = rows_of(db, Installation)
     now = max(LATER + timedelta(hours=1), here.newest)
-    publish(db, settings, now, thanks=THANKS, **{name: text})
-    feed(db, settings, now, orders=[order(name, f"c{number}", now)])
+    publish(db, settings, now, thanks=THANKS, **campaigns)
+    numbers = {(*one.split(), "1")[2] for one in asked}
+    feed(db, settings, now, orders=[order(f"{name}-{number}", f"c{number}", now) for number in sorted(numbers)])
     later = now + timedelta(days=1, minutes=1)
     planner.plan(db, settings, later)
     dispatcher.dispatch(db, settings, later)
-    found = rows_of(db, Message, campaign=name)
+    return {one for one in asked if _ended(db, name, *one.split())}
+
+
+def _ended(db: Database, name: str, purpose: str, channel: str, number: str = "1") -> bool:
+    (person,) = rows_of(db, Customer, external_id=f"c{number}")
+    found = rows_of(db, Message, campaign=f"{purpose}_{channel}_{name}", customer_id=person.id)
     if not found:  # judged at its enrolment
         return True
     (one,) = found
     assert one.status in (Status.SENT, Status.SKIPPED), (one.status, one.reason)
     return bool(one.reason in (Reason.SUPPRESSED, Reason.NO_CONSENT))
+
+
+def blocked(db: Database, settings: Settings, purpose: str, channel: str, number: int = 1) -> bool:
+    return bool(silenced(db, settings, f"{purpose} {channel} {number}"))
 
 
 def consents(db: Database) -> set[tuple[str, str, str]]:
@@ -230,33 +291,20 @@ def _fail(*_: Any) -> None:
 # --- opting out and in ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("purpose", "channel", "expected"),
-    [
-        ("transactional", "sms", True),
-        ("transactional", "whatsapp", False),
-        ("transactional", "email", False),
-        ("service", "sms", True),
-        ("service", "whatsapp", True),
-        ("service", "email", True),
-        ("marketing", "email", True),
-    ],
-)
-def test_a_stop_word_silences_the_person_on_every_channel_at_once(
-    purpose: str, channel: str, expected: bool, db: Database, shop: Settings
-) -> None:
-    assert not blocked(db, shop, purpose, channel)
+def test_a_stop_word_silences_the_person_on_every_channel_at_once(db: Database, shop: Settings) -> None:
+    going_on = {"transactional whatsapp", "transactional email", *(f"{purpose} email 3" for purpose in PURPOSES)}
+    ending = {"transactional sms", "service sms", "service whatsapp", "service email", "marketing email"}
+    assert silenced(db, shop, *going_on, *ending) == set()
     take(db, shop, written("Baja, por favor."))
 
-    assert blocked(db, shop, purpose, channel) is expected
-    assert not blocked(db, shop, purpose, "email", number=3)
+    assert silenced(db, shop, *going_on, *ending) == ending
 
 
 def test_whoever_shares_the_number_is_silenced_with_it(db: Database, shop: Settings) -> None:
     take(db, shop, written("STOP"))
+    theirs = {"marketing sms 2", "marketing email 2"}
 
-    assert blocked(db, shop, "marketing", "sms", number=2)
-    assert blocked(db, shop, "marketing", "email", number=2)
+    assert silenced(db, shop, *theirs) == theirs
 
 
 def test_the_words_are_kept_in_the_ledger(db: Database, shop: Settings) -> None:
@@ -306,9 +354,8 @@ def test_a_stranger_who_opts_out_is_known_by_it_when_the_shop_imports_them(db: D
     taken(db, shop, written("PARE", address="+525549876543", channel="whatsapp"))
     feed(db, shop, LATER, customers=[customer(9, phone="+52 1 55 4987 6543")])
 
-    assert blocked(db, shop, "marketing", "sms", number=9)
-    assert blocked(db, shop, "transactional", "whatsapp", number=9)
-    assert not blocked(db, shop, "transactional", "sms", number=9)
+    ending = {"marketing sms 9", "transactional whatsapp 9"}
+    assert silenced(db, shop, *ending, "transactional sms 9") == ending
 
 
 def test_an_opt_in_renews_the_channel_it_was_said_on_and_no_other(db: Database, shop: Settings) -> None:
@@ -316,10 +363,8 @@ def test_an_opt_in_renews_the_channel_it_was_said_on_and_no_other(db: Database, 
     take(db, shop, written("STOP", channel="whatsapp", number=2), now=NOW + timedelta(minutes=2))
     take(db, shop, written("START", number=3), now=NOW + timedelta(minutes=3))
 
-    assert not blocked(db, shop, "marketing", "sms")
-    assert blocked(db, shop, "service", "whatsapp")
-    assert blocked(db, shop, "transactional", "whatsapp")
-    assert blocked(db, shop, "service", "email")
+    ending = {"service whatsapp", "transactional whatsapp", "service email"}
+    assert silenced(db, shop, *ending, "marketing sms") == ending
 
 
 def test_a_stop_that_is_heard_late_does_not_undo_a_later_start(db: Database, shop: Settings) -> None:
@@ -332,8 +377,8 @@ def test_a_stop_that_is_heard_late_does_not_undo_a_later_start(db: Database, sho
 def test_of_an_opt_out_and_an_opt_in_of_one_instant_the_opt_out_counts(db: Database, shop: Settings) -> None:
     take(db, shop, written("START", number=1), written("STOP", number=2))
 
-    assert blocked(db, shop, "service", "sms")
-    assert blocked(db, shop, "transactional", "sms")
+    ending = {"service sms", "transactional sms"}
+    assert silenced(db, shop, *ending) == ending
 
 
 def test_a_repeated_stop_does_not_undo_what_came_after_it(db: Database, shop: Settings) -> None:
@@ -362,8 +407,8 @@ def test_complaints_and_unsubscribes_of_the_provider_silence_like_a_stop(
     of = message(db, channel="email")
     take(db, shop, mailed(of, kind))
 
-    assert blocked(db, shop, "service", "sms")
-    assert blocked(db, shop, "transactional", "email")
+    ending = {"service sms", "transactional email"}
+    assert silenced(db, shop, *ending) == ending
     inbox.receive(db, shop, LATER)
     (fact,) = rows_of(db, MessageEvent)
     assert (fact.kind, fact.message_id) == ("complained" if kind == "spamreport" else "opted_out", of.id)
@@ -372,16 +417,15 @@ def test_complaints_and_unsubscribes_of_the_provider_silence_like_a_stop(
 def test_a_code_by_which_the_provider_says_that_they_opted_out_is_an_opt_out(db: Database, shop: Settings) -> None:
     take(db, shop, report(message(db), "undelivered", "21610"))
 
-    assert blocked(db, shop, "transactional", "sms")
-    assert blocked(db, shop, "service", "email")
+    ending = {"transactional sms", "service email"}
+    assert silenced(db, shop, *ending) == ending
 
 
 def test_an_address_where_nobody_is_is_closed_on_that_channel_alone(db: Database, shop: Settings) -> None:
     of = message(db)
     taken(db, shop, report(of, "undelivered", "30006"))
 
-    assert blocked(db, shop, "transactional", "sms")
-    assert not blocked(db, shop, "marketing", "whatsapp")
+    assert silenced(db, shop, "transactional sms", "marketing whatsapp") == {"transactional sms"}
     (fact,) = rows_of(db, MessageEvent)
     assert (fact.kind, fact.message_id, fact.detail["code"]) == ("bounced", of.id, "30006")
     assert consents(db) == set()
@@ -657,8 +701,7 @@ def test_choices_are_taken_channel_by_channel(db: Database, shop: Settings) -> N
     assert [(row.channel, row.status, row.words) for row in rows_of(db, Consent, by="recipient")] == [
         ("sms", "revoked", "Novedades por SMS")
     ]
-    assert blocked(db, shop, "service", "sms")
-    assert not blocked(db, shop, "marketing", "whatsapp")
+    assert silenced(db, shop, "service sms", "marketing whatsapp") == {"service sms"}
 
 
 def test_a_choice_takes_back_an_unsubscribe_for_its_channel(db: Database, shop: Settings) -> None:
@@ -668,8 +711,7 @@ def test_a_choice_takes_back_an_unsubscribe_for_its_channel(db: Database, shop: 
 
     assert chosen is not None
     assert (chosen.opted_out, chosen.channels["email"], chosen.channels["sms"]) == (False, "granted", "revoked")
-    assert not blocked(db, shop, "marketing", "email")
-    assert blocked(db, shop, "service", "sms")
+    assert silenced(db, shop, "marketing email", "service sms") == {"service sms"}
 
 
 def test_a_link_that_is_none_changes_nothing(db: Database, shop: Settings) -> None:
@@ -785,47 +827,6 @@ def deliver(db: Database, settings: Settings, all_of: Sequence[Delivery], parts:
     inbox.receive(db, settings, LATER)
 
 
-Worlds = Callable[[str], str]  # kind of database → the address of a fresh copy of the small shop
-
-
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Worlds:
-    """Makes copies of the small shop with its nine messages sent."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("worlds")
-    templates: dict[str, str] = {}
-
-    def template(kind: str) -> str:
-        if kind not in templates:
-            if kind == "sqlite":
-                path = folder / "world.db"
-                shutil.copy(request.getfixturevalue("sqlite_template"), path)
-                url, templates[kind] = f"sqlite:///{path}", str(path)
-            else:
-                uri = request.getfixturevalue("postgres_uri")
-                name = templates[kind] = f"world_{uuid4().hex[:8]}"
-                _admin(uri, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
-                url = uri(name)
-            db = store.open_database(url, secret=SECRET)
-            built(db, folder)
-            db.engine.dispose()
-        return templates[kind]
-
-    def fresh(kind: str) -> str:
-        of = template(kind)
-        if kind == "sqlite":
-            path = folder / f"{uuid4().hex}.db"
-            shutil.copy(of, path)
-            return f"sqlite:///{path}"
-        uri = request.getfixturevalue("postgres_uri")
-        name = f"w_{uuid4().hex[:12]}"
-        _admin(uri, f"CREATE DATABASE {name} TEMPLATE {of}")
-        return str(uri(name))
-
-    return fresh
-
-
 def in_order(worlds: Worlds, kind: str, settings: Settings, recipes: Sequence[tuple[str, Any]]) -> Any:
     db = store.open_database(worlds(kind), secret=SECRET)
     events = made(db, recipes)
@@ -874,8 +875,8 @@ def test_two_processes_that_get_the_same_events_leave_the_same_state(kind: str, 
         ("said", (one, WRITERS[n % 5], ("sms", "whatsapp")[n % 2], dice.randint(1, 6)))
         for n, one in enumerate(TEXTS * 2)
     ]
-    url, spawn = worlds(kind), multiprocessing.get_context("spawn")
-    both = [spawn.Process(target=_one_of_two, args=(url, tmp_path, recipes, seed)) for seed in (1, 2)]
+    url, context = worlds(kind), forked.context(__name__)
+    both = [context.Process(target=_one_of_two, args=(url, tmp_path, recipes, seed)) for seed in (1, 2)]
     for process in both:
         process.start()
     for process in both:

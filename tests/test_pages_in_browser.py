@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 serve = served.serve
 SCREENS = {"phone": (360, 640), "desk": (1280, 800)}
+USED_ON = dict(zip(LANGUAGES, cycle(SCREENS)))  # the pages of each language are looked at on every screen
 TOUCH = 44  # CSS pixels that a finger needs (www.w3.org/TR/WCAG22, target size, enhanced)
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
@@ -56,11 +58,12 @@ def words(request: pytest.FixtureRequest) -> Words:
     return LANGUAGES[request.param]
 
 
-@pytest.fixture(params=SCREENS)
-def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    """A fresh page on each screen in turn; whatever it complains of fails the test."""
-    width, height = SCREENS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=request.param == "phone")
+@pytest.fixture
+def page(words: Words, browser: Browser) -> Iterator[Page]:
+    """A fresh page on one of the screens; whatever it complains of fails the test."""
+    screen = USED_ON[words.lang]
+    width, height = SCREENS[screen]
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=screen == "phone")
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
@@ -73,17 +76,34 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 
 
 def look(page: Page, folder: Path, name: str) -> None:
-    """Keep a picture, and see that nothing is cut off, too small for a finger, or hard to perceive."""
+    """Keep pictures, and see that on no screen anything is cut off, too small for a finger, or hard to perceive."""
+    own = page.viewport_size
+    page.evaluate(axe_script())
+    for screen, (width, height) in sorted(
+        SCREENS.items(), key=lambda one: own == {"width": one[1][0], "height": one[1][1]}
+    ):
+        page.set_viewport_size({"width": width, "height": height})
+        page.screenshot(path=folder / f"{name}-{screen}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        heights = page.locator("button, .choice, a").evaluate_all(
+            "all => all.map(it => it.getBoundingClientRect().height)"
+        )
+        assert min(heights, default=TOUCH) >= TOUCH
+        assert violations(page) == []
+
+
+def axe_script() -> str:
+    """What a page has to have in it before its `violations` can be asked for: most of their cost."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    for button in page.locator("button, .choice, a").all():
-        box = button.bounding_box()
-        assert box is not None
-        assert box["height"] >= TOUCH
-    found = Axe().run(page).response["violations"]
-    assert [f"{one['id']} ({one['impact']}): {one['help']}" for one in found] == []
+    return str(Axe().axe_script)
+
+
+def violations(page: Page, **options: Any) -> list[str]:
+    """What is hard to perceive on a page as it is shown now."""
+    run = "options => axe.run({resultTypes: ['violations'], ...options}).then(found => found.violations)"
+    found = page.evaluate(run, options)
+    return [f"{one['id']} ({one['impact']}): {one['help']}: {one['nodes'][0]['html']}" for one in found]
 
 
 def shop(serve: Serve, db: Database, folder: Path, words: Words, *, sms: str = "yes") -> Served:

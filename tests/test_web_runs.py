@@ -19,12 +19,14 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from outreach import store
+from outreach import daemon, settings, store
 from outreach.models import Inbox, table
 from outreach.store import Database
 from outreach.testing.sendgrid import FakeSendGrid
 from outreach.web.serving import listen
+from tests import forked
 from tests.conftest import SECRET
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
@@ -43,15 +45,8 @@ def workspace(tmp_path: Path) -> Path:
 class Process:
     """A process that serves the web app, and what it says."""
 
-    def __init__(self, command: Sequence[str], **environment: str) -> None:
-        self.popen = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-        )
+    def __init__(self, popen: subprocess.Popen[str] | Forked) -> None:
+        self.popen = popen
         self.said: list[dict[str, Any]] = []
 
     def until(self, action: str) -> dict[str, Any]:
@@ -76,13 +71,20 @@ class Process:
         return code
 
 
-def verb(workspace: Path, *arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "cli.py"), *arguments, "--workspace", str(workspace)]
+def command(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The program as a shell starts it."""
+    typed = [sys.executable, str(ROOT / "cli.py"), *arguments, "--workspace", str(workspace)]
+    return subprocess.Popen(typed, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+
+
+def verb(workspace: Path, *arguments: str, **environment: str) -> Forked:
+    """The same, from where its imports are done."""
+    return Forked(forked.outreach, *arguments, "--workspace", str(workspace), environment=environment)
 
 
 @contextmanager
-def running(command: Sequence[str], **environment: str) -> Iterator[Process]:
-    process = Process(command, **environment)
+def running(popen: subprocess.Popen[str] | Forked) -> Iterator[Process]:
+    process = Process(popen)
     too_late = threading.Timer(120, process.popen.kill)  # nobody waits for ever for a word that never comes
     too_late.start()
     try:
@@ -109,7 +111,7 @@ def health(url: str) -> httpx.Response:
 
 
 def test_the_daemon_serves_the_web_app_beside_its_stages_and_ends_with_it(workspace: Path) -> None:
-    with running(verb(workspace, "run", "--port", "0")) as process:
+    with running(command(workspace, "run", "--port", "0")) as process:
         url = process.until("serving")["url"]
 
         answer = health(url)
@@ -121,7 +123,7 @@ def test_the_daemon_serves_the_web_app_beside_its_stages_and_ends_with_it(worksp
 
 
 def test_the_web_app_runs_alone(workspace: Path) -> None:
-    with running(verb(workspace, "web", "--port", "0")) as process:
+    with running(command(workspace, "web", "--port", "0")) as process:
         url = process.until("serving")["url"]
 
         assert health(url).json()["stages"] == {}
@@ -132,28 +134,24 @@ def test_a_port_that_somebody_has_is_an_error_for_whoever_asked_for_it(workspace
     with listen("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         for name in ("run", "web"):
-            command = verb(workspace, name, "--port", port)
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            with running(verb(workspace, name, "--port", port)) as process:
+                said = process.popen.stderr.read() if process.popen.stderr else ""
 
-            assert done.returncode == 1
-            assert done.stderr.count("\n") == 1
-            assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+                assert process.gone() == 1
+                assert said.count("\n") == 1
+                assert f"127.0.0.1:{port} cannot be listened on" in said
 
 
-IMPATIENT = """
-import os, sys
-from pathlib import Path
-from outreach import daemon, settings, store
-daemon.LISTEN_AGAIN_SECONDS = 0.05
-loaded = settings.load(Path(sys.argv[1]), os.environ)
-daemon.run(loaded, store.open_database(loaded.database), web=daemon.Address(port=int(sys.argv[2])))
-"""
+def impatient(workspace: Path, port: int) -> None:
+    daemon.LISTEN_AGAIN_SECONDS = 0.05
+    loaded = settings.load(workspace, os.environ)
+    daemon.run(loaded, store.open_database(loaded.database), web=daemon.Address(port=port))
 
 
 def test_a_daemon_whose_usual_port_is_taken_works_without_the_web_app_until_it_is_free(workspace: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with running([sys.executable, "-c", IMPATIENT, str(workspace), str(port)]) as process:
+        with running(Forked(impatient, workspace, port)) as process:
             why = process.until("not_serving")["why"]
             taken.close()
             url = process.until("serving")["url"]
@@ -216,7 +214,7 @@ def test_killed_in_mid_stream_it_loses_nothing_that_the_sender_repeats(
     seeded = random.Random(1)
 
     for kill in range(KILLS + 1):
-        with running(verb(workspace, "web", "--port", str(port)), **environment) as process:
+        with running(verb(workspace, "web", "--port", str(port), **environment)) as process:
             process.until("serving")
             up.set()
             if kill == 0:

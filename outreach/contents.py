@@ -40,7 +40,8 @@ def keep(connection: Connection, contents: Sequence[tuple[int, Content]], now: d
         html, shape, filling = one.html, "", ""
         if one.shape is not None:
             html, shape, filling = "", one.shape.key, _BETWEEN.join(one.values)
-        fingerprint = hashlib.sha256(f"{one.subject}\n{one.text}\n{html}{shape}\n{filling}".encode()).hexdigest()
+        parts = (one.subject.encode(), one.text.encode(), html.encode(), shape.encode(), filling.encode())
+        fingerprint = hashlib.sha256(b"\n".join(parts)).hexdigest()
         rows.append((message, one.subject, one.text, html, shape, filling, fingerprint, one.segments, at))
     store.insert_stored(connection, _contents, _COLUMNS, rows)
 

@@ -451,6 +451,8 @@ def _write_sending(connection: Connection, chunk: Chunk, ready: Sequence[Ready])
 
 def write_staying(connection: Connection, chunk: Chunk, stay: Sequence[Stays], tally: Tally) -> None:
     """Write why each of these did not go, and count it."""
+    if not stay:
+        return
     changes = []
     for row, verdict in stay:
         values, counted = _staying(row, verdict, chunk.now)

@@ -17,7 +17,16 @@ from functools import lru_cache, partial
 from itertools import islice, pairwise
 from typing import Any, NoReturn
 
-from jinja2 import BaseLoader, Environment, TemplateRuntimeError, TemplateSyntaxError, Undefined, nodes, pass_context
+from jinja2 import (
+    BaseLoader,
+    Environment,
+    Template,
+    TemplateRuntimeError,
+    TemplateSyntaxError,
+    Undefined,
+    nodes,
+    pass_context,
+)
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.runtime import Context, LoopContext
@@ -218,7 +227,7 @@ def _counted(context: Context, values: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Code(CodeGenerator):
-    """`~` is counted like every other way to make a text longer; what a `filter` block makes is printed like any value."""
+    """`~` is counted like every other way to make a text longer, and all that is printed goes one way: `printed`."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.write("environment.glued(context, (")
@@ -226,6 +235,12 @@ class _Code(CodeGenerator):
             self.visit(part, frame)
             self.write(", ")
         self.write("))")
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002
+        self.write("environment.printed(")
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:  # noqa: ARG002
+        self.write(")")
 
     def visit_FilterBlock(self, node: nodes.FilterBlock, frame: Frame) -> None:  # noqa: N802
         inner = frame.inner()
@@ -262,6 +277,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         constants: Mapping[str, Any] | None = None,
     ) -> None:
         self._constants = constants or {}
+        self._read: dict[Any, Template] = {}
         super().__init__(
             loader=loader,
             autoescape=html,
@@ -310,6 +326,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
             for output in source.find_all(nodes.Output):
                 output.nodes = [_folded(node, self._constants) for node in output.nodes]
         return super()._generate(source, name, filename, defer_init)
+
+    def get_template(
+        self,
+        name: Any,
+        parent: str | None = None,
+        globals: MutableMapping[str, Any] | None = None,  # noqa: A002
+    ) -> Template:
+        """Each is read once, and never changes: Jinja2 would ask its loader anew."""
+        found = self._read.get(name)
+        if found is None:
+            found = super().get_template(name, parent, globals)
+            self._read[name] = found
+        return found
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         kind = type(obj)
@@ -368,9 +397,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return result
 
     def printed(self, value: Any) -> str:
-        """What a `filter` block made, as `{{ … }}` would print it: Jinja2 itself takes it as it is."""
+        """
+        What `{{ … }}` and a `filter` block show of a value; escaped in HTML.
+
+        Jinja2 would escape the first in twice the time, and not the second.
+        """
         text = _printable(value)
-        return Markup.escape(text) if self.autoescape else str(text)
+        if not self.autoescape:
+            return str(text)
+        if type(text) is Markup:
+            return text
+        if "&" in text or "<" in text or ">" in text or '"' in text or "'" in text:
+            return Markup.escape(text)
+        return str.__new__(Markup, text)
 
     def glued(self, context: Context, parts: tuple[Any, ...]) -> str:
         """`a ~ b`; escaped in HTML."""

@@ -526,8 +526,11 @@ def _dicts(connection: Connection, query: Select[Any], ids: Iterable[int]) -> li
 # --- what templates see ---------------------------------------------------------------------------
 
 
+_NOT_OF_A_PERSON = ("external_id", "email_id", "phone_id", "messenger_id", "zones", "merged_into", "row_hash")
 _WHOLE_PEOPLE = (
-    select(_customers, *(c for c in _stats.c if c.name != "customer_id"))
+    select(
+        *(c for c in _customers.c if c.name not in _NOT_OF_A_PERSON), *(c for c in _stats.c if c.name != "customer_id")
+    )
     .join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True)
     .where(among(_customers.c.id, "ids"))
 )

@@ -141,6 +141,9 @@ class End:
     reply: Reply = Reply(0)  # noqa: RUF009  immutable
 
 
+_STAGES: tuple[Stage, ...] = (Stage.MAIL, Stage.RCPT, Stage.DATA)
+
+
 class Connection:
     """An open connection, idle or with one message on it."""
 
@@ -148,6 +151,7 @@ class Connection:
         assert smtp.sock is not None  # noqa: S101  it was just opened
         self._smtp = smtp
         self._timeout = timeout
+        self._dot_timeout = max(timeout, min(DOT_TIMEOUTS * timeout, LONGEST_DOT))
         self.sock: socket.socket = smtp.sock
         self.sock.setblocking(False)
         with contextlib.suppress(OSError):  # it is gone already, which reading will show
@@ -198,17 +202,17 @@ class Connection:
         self._wait(now)
         size = f" SIZE={len(job.data)}" if self._sizes else ""
         utf8 = " BODY=8BITMIME SMTPUTF8" if job.utf8 else ""
-        mail = f"MAIL FROM:<{job.sender}>{size}{utf8}\r\n".encode()
-        rcpt = f"RCPT TO:<{job.recipient}>\r\n".encode()
-        steps = [(Stage.MAIL, mail), (Stage.RCPT, rcpt), (Stage.DATA, b"DATA\r\n")]
+        mail, rcpt = f"MAIL FROM:<{job.sender}>{size}{utf8}\r\n", f"RCPT TO:<{job.recipient}>\r\n"
+        stages = _STAGES
+        commands: tuple[str, ...] = (mail, rcpt, "DATA\r\n")
         if self._reset:
-            steps.insert(0, (Stage.RSET, b"RSET\r\n"))
+            stages, commands = (Stage.RSET, *stages), ("RSET\r\n", *commands)
         self._reset = True
         if self._pipelining:
-            self._awaited.extend([stage for stage, _ in steps])
-            self._write(b"".join([command for _, command in steps]))
+            self._awaited.extend(stages)
+            self._write("".join(commands).encode())
         else:
-            self._todo.extend(steps)
+            self._todo.extend((stage, command.encode()) for stage, command in zip(stages, commands, strict=True))
             self._next()
         return None
 
@@ -222,13 +226,14 @@ class Connection:
         end: End | None = None
         for reply in replies:
             end = self._heard(reply) or end
-            self._wait(now)
             if not self.open:
                 return end
         if over:
             return self._lost() or end
         if self._unsent:
             self._flush()
+            self._wait(now)
+        elif replies:
             self._wait(now)
         return end
 
@@ -241,8 +246,7 @@ class Connection:
 
     def _wait(self, now: float) -> None:
         """From now on, for as long as what is awaited may take."""
-        longer = min(DOT_TIMEOUTS * self._timeout, LONGEST_DOT) if self._dotted else 0.0
-        self.deadline = now + max(self._timeout, longer)
+        self.deadline = now + (self._dot_timeout if self._dotted else self._timeout)
 
     def _write(self, data: bytes) -> None:
         self._unsent = memoryview(data)

@@ -176,8 +176,8 @@ HOLDINGS = (
     Holding(
         models.MessageContent,
         _of(_columns(models.MessageContent).message_id, "messages"),
-        {"subject": "", "text": "", "html": "", "filling": "", "content_hash": ""},
-        _kept("message_id shape segments at"),
+        {"subject": "", "text": "", "html": "", "shape": "", "filling": "", "content_hash": ""},
+        _kept("message_id segments at"),
     ),
     _by_customer(models.MessageEvent, "id event_id message_id customer_id kind at", detail=...),
     Holding(

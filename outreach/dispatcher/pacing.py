@@ -31,6 +31,7 @@ from outreach.values import Limit, parse_limit
 _rates = table(Rate)
 _ADD = text("INSERT INTO rates (name, slowed) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING")
 _READ = select(_rates).where(among(_rates.c.name, "names")).order_by(_rates.c.name)
+_LOCK = _READ.with_for_update()
 _WRITE = update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=bindparam("free"))
 _SLOW = (
     update(_rates)
@@ -61,12 +62,19 @@ class _Name:
 class Pace:
     """The senders and providers that a chunk's messages may leave by."""
 
-    def __init__(self, settings: Settings, now: datetime, rows: Iterable[Any], behind: Counter[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now: datetime,
+        intervals: Mapping[str, timedelta],
+        rows: Iterable[Any],
+        behind: Counter[str],
+    ) -> None:
         self._settings = settings
         self._now = now
         self._behind = behind
         self._tolerance = settings.clock["dispatch"].clock if "dispatch" in settings.clock else timedelta(seconds=5)
-        self._names = {name: _Name(interval) for name, interval in _intervals(settings).items()}
+        self._names = {name: _Name(interval) for name, interval in intervals.items()}
         for row in rows:
             if row.name in self._names:
                 one = self._names[row.name]
@@ -140,15 +148,16 @@ def _interval(limit: Limit | None) -> timedelta:
 
 def read(connection: Connection, settings: Settings, now: datetime, behind: Counter[str]) -> Pace:
     """Where every sender stands, locked where it has a limit, so that two processes share it truly."""
-    limited = [name for name, interval in _intervals(settings).items() if interval]
+    intervals = _intervals(settings)
+    limited = [name for name, interval in intervals.items() if interval]
     if limited:
         connection.execute(_ADD, [{"name": name} for name in sorted(limited)])
-        rows = list(connection.execute(_READ.with_for_update(), {"names": limited}))
+        rows = list(connection.execute(_LOCK, {"names": limited}))
     else:
         rows = []
-    others = [name for name in _intervals(settings) if name not in limited]
+    others = [name for name in intervals if name not in limited]
     rows += connection.execute(_READ, {"names": others}).all()
-    return Pace(settings, now, rows, behind)
+    return Pace(settings, now, intervals, rows, behind)
 
 
 def slow(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from outreach import timing
@@ -65,6 +65,14 @@ class Reader:
         return self.one(text)
 
 
+@cache
+def _parts_of_a_day() -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The microseconds of ` 10` or `T10`, and those of `:30` or `:30:59`."""
+    hours = {f"{mark}{n:02d}": n * 60 * _MINUTE for n in range(24) for mark in " T"}
+    seconds = {"": 0, **{f":{n:02d}": n * 1_000_000 for n in range(60)}}
+    return hours, {f":{n:02d}{text}": n * _MINUTE + rest for n in range(60) for text, rest in seconds.items()}
+
+
 def times(zone: str, now: datetime) -> Reader:
     """
     A reader of timestamps to microseconds since 1970 UTC; "" gives None.
@@ -74,9 +82,7 @@ def times(zone: str, now: datetime) -> Reader:
     """
     tomorrow = now.astimezone(timing.zone(zone)).date() + timedelta(days=1)
     last = to_micros(timing.local_midnight(tomorrow + timedelta(days=1), zone)) - 1
-    hours = {f"{mark}{n:02d}": n * 60 * _MINUTE for n in range(24) for mark in " T"}
-    seconds = {"": 0, **{f":{n:02d}": n * 1_000_000 for n in range(60)}}
-    past_the_hour = {f":{n:02d}{text}": n * _MINUTE + rest for n in range(60) for text, rest in seconds.items()}
+    hours, past_the_hour = _parts_of_a_day()
     days, exactly = Memo(lambda day: _day(day, zone)), Memo(lambda text: _instant(text, zone))
 
     def hour(text: str) -> int:

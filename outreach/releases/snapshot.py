@@ -76,11 +76,15 @@ def only_templates(files: Mapping[str, str]) -> dict[str, str]:
 _loaded: dict[str, tuple[Settings, Loaded]] = {}  # by the files' hash; compiled once per process
 
 
+_NEWEST = (
+    select(_releases.c.id, _releases.c.published_at, _releases.c.files_hash).order_by(_releases.c.id.desc()).limit(1)
+)
+
+
 def current(db: Database, settings: Settings) -> Loaded | None:
     """The release in force, compiled; None before the first publish."""
     with store.read(db) as connection:
-        newest = select(_releases.c.id, _releases.c.published_at, _releases.c.files_hash)
-        row = connection.execute(newest.order_by(_releases.c.id.desc()).limit(1)).first()
+        row = connection.execute(_NEWEST).first()
         if row is None:
             return None
         kept = _loaded.get(row.files_hash)

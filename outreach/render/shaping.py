@@ -83,10 +83,12 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
         TemplateError: a style sheet cannot be read; names `path`.
     """
     words, values, marks, told = _marked(parts, ())
-    if _has_more(words, marks):  # somebody's name, or a template, holds what looks like a mark
+    exposed = _exposed(words, marks)
+    if exposed is None:  # somebody's name, or a template, holds what looks like a mark
         parts = [part.replace(_BEGIN, "") for part in parts]
         words, values, marks, told = _marked(parts, ())
-    if exposed := _exposed(words):
+        exposed = _exposed(words, marks)
+    if exposed:
         words, values, marks, told = _marked(parts, exposed)
     styled = _styled(words, path)
     html = styled.filled(values)
@@ -141,14 +143,11 @@ def _is_plain(value: str) -> bool:
 
 
 @lru_cache(maxsize=KEPT)
-def _has_more(words: Words, marks: int) -> bool:
-    return sum(word.count(_BEGIN) for word in words) > marks
-
-
-@lru_cache(maxsize=KEPT)
-def _exposed(words: Words) -> frozenset[int]:
-    """The numbers of those marks that stand where a value decides more than what is read."""
+def _exposed(words: Words, marks: int) -> frozenset[int] | None:
+    """The numbers of those marks that stand where a value decides more than what is read; None if more look like one."""
     shape = "".join(words)
+    if shape.count(_BEGIN) > marks:
+        return None
     found = set()
     lower = shape.lower()
     for mark in _MARK.finditer(shape):

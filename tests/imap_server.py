@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -36,6 +37,13 @@ class Server:
 
     port: int
 
+    @cached_property
+    def at_hand(self) -> Any:
+        """A client that stays logged in and looks into no folder: for what a test does before its own look."""
+        client = IMAPClient("127.0.0.1", port=self.port, ssl=False, timeout=SocketTimeout(10, 10))
+        client.login(USER, PASSWORD)
+        return client
+
     @contextmanager
     def client(self) -> Iterator[Any]:
         """Somebody else who uses the mailbox."""
@@ -49,8 +57,7 @@ class Server:
     def folder(self) -> Folder:
         """A new folder, empty."""
         name = f"F{uuid4().hex[:10]}"
-        with self.client() as client:
-            client.create_folder(name)
+        self.at_hand.create_folder(name)
         return Folder(self, name)
 
 
@@ -67,8 +74,7 @@ class Folder:
 
     def put(self, raw: bytes, at: datetime) -> None:
         """A mail arrives."""
-        with self.server.client() as client:
-            client.append(self.name, raw, msg_time=at)
+        self.server.at_hand.append(self.name, raw, msg_time=at)
 
     def flags(self) -> list[tuple[bytes, ...]]:
         """Those of every mail that is there."""
@@ -109,7 +115,9 @@ def running() -> Iterator[Server]:
                 assert process.poll() is None, "the server ended"
                 assert time.monotonic() < end, "the server does not come up"
                 time.sleep(0.05)
-        yield Server(port)
+        server = Server(port)
+        yield server
+        server.at_hand.shutdown()
     finally:
         process.kill()
         process.wait()

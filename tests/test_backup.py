@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import sqlite3
 import stat
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, BigInteger, Boolean, Integer, LargeBinary, Table, event, func, insert, select, text, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Integer,
+    LargeBinary,
+    Table,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlmodel import SQLModel
 
 from outreach import backup, channels, cli, dispatcher, inbox, planner, releases, store
@@ -50,6 +64,8 @@ from outreach.testing.sendgrid import FakeSendGrid
 from outreach.testing.twilio import FakeTwilio
 from tests import by_twilio, shop
 from tests.conftest import NOW, SECRET
+from tests.copies import Original
+from tests.killing.processes import start
 from tests.test_cli import Run, run
 
 __all__ = ["run"]
@@ -65,6 +81,7 @@ class Place:
     """A workspace with its database."""
 
     settings: Settings
+    request: pytest.FixtureRequest | None = None
 
     @property
     def url(self) -> str:
@@ -73,6 +90,18 @@ class Place:
     def open(self) -> Database:
         return store.open_database(self.url, secret=SECRET)
 
+    @cached_property
+    def _database(self) -> Database:
+        return self.open()
+
+    @contextmanager
+    def looked_into(self) -> Iterator[Database]:
+        """For a moment, after which nobody has it open."""
+        try:
+            yield self._database
+        finally:
+            self._database.engine.dispose()
+
     def back_up(self, now: datetime = NOW, **options: Any) -> Path:
         return backup.back_up(self.settings, now, **options).file
 
@@ -80,32 +109,26 @@ class Place:
         return backup.restore(self.settings, file, now, **options)
 
     def rows(self, model: type[SQLModel], **equals: Any) -> list[Any]:
-        db = self.open()
-        try:
+        with self.looked_into() as db:
             return shop.rows_of(db, model, **equals)
-        finally:
-            db.engine.dispose()
 
     def add(self, model: type[SQLModel], *rows: dict[str, Any]) -> None:
-        db = self.open()
-        with store.write(db) as connection:
+        with self.looked_into() as db, store.write(db) as connection:
             connection.execute(insert(table(model)), list(rows))
-        db.engine.dispose()
 
     def everything(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""
-        db = self.open()
-        with store.read(db) as connection:
-            found = {
+        with self.looked_into() as db, store.read(db) as connection:
+            return {
                 of.name: [tuple(row) for row in connection.execute(select(of).order_by(*of.primary_key.columns))]
                 for of in files.tables()
             }
-        db.engine.dispose()
-        return found
 
 
 @pytest.fixture
-def new_place(new_database: Callable[[str], str], tmp_path: Path) -> Callable[[str], Place]:
+def new_place(
+    new_database: Callable[[str], str], tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[[str], Place]:
     """Makes a workspace with a database of the kind asked for."""
     made: list[int] = []
 
@@ -114,7 +137,7 @@ def new_place(new_database: Callable[[str], str], tmp_path: Path) -> Callable[[s
         workspace = tmp_path / f"workspace-{len(made)}"
         workspace.mkdir()
         business = Business("Tienda Luna", "America/Mexico_City", "MXN", "es-MX", "MX")
-        return Place(Settings(workspace, business, database=new_database(kind), secret=SECRET))
+        return Place(Settings(workspace, business, database=new_database(kind), secret=SECRET), request)
 
     return make
 
@@ -128,15 +151,25 @@ def place(request: pytest.FixtureRequest, new_place: Callable[[str], Place]) -> 
 # --- rows for every table --------------------------------------------------------------------------
 
 
-def fill(place: Place, rows: int = ROWS) -> None:
+FILLED = Original()
+
+
+def fill(place: Place) -> None:
     """Rows in every table, with values that are hard to copy."""
-    db = place.open()
-    with store.write(db) as connection:
+    assert place.request is not None
+
+    def make(_folder: Path, url: str) -> None:
+        fill_with(Place(replace(place.settings, database=url)), ROWS)
+
+    FILLED.copy(place.request, place.settings.workspace, make, place.url)
+
+
+def fill_with(place: Place, rows: int) -> None:
+    with place.looked_into() as db, store.write(db) as connection:
         for of in files.tables():
             if of.name != "installation":
                 connection.execute(insert(of), [_row(of, number) for number in range(1, rows + 1)])
         connection.execute(update(_installation).values(newest=NOW, host="machine:/shop"))
-    db.engine.dispose()
 
 
 def _row(of: Table, number: int) -> dict[str, Any]:
@@ -294,16 +327,16 @@ def test_rows_written_after_a_restore_get_ids_of_their_own(place: Place) -> None
 PAIRS = 20  # written before the backup begins
 
 
-def write_pairs(url: str, going: Any, ended: Any) -> None:
-    """Write a message and its content, both or neither, over and over."""
+def write_pairs(there: Connection, url: str) -> None:
+    """Write a message and its content, both or neither, over and over until told to end."""
     db = store.open_database(url, secret=SECRET)
     number = 0
-    while not ended.is_set():
+    while not there.poll():
         number += 1
         with store.write(db) as connection:
             write_pair(connection, number)
         if number == PAIRS:
-            going.set()
+            there.send("going")
 
 
 def write_pair(connection: Any, number: int) -> None:
@@ -318,11 +351,8 @@ def test_a_backup_made_while_another_process_writes_is_of_one_moment(
 ) -> None:
     monkeypatch.setattr(files, "PAGES", 5)
     monkeypatch.setattr(on_postgresql, "ROWS", 2)
-    context = multiprocessing.get_context("spawn")
-    going, ended = context.Event(), context.Event()
-    writer = context.Process(target=write_pairs, args=(place.url, going, ended), daemon=True)
-    writer.start()
-    assert going.wait(60)
+    writer, pipe = start(write_pairs, place.url)
+    assert pipe.poll(60)
     db = place.open()
     before = count(db, Message)
     seen: list[int] = []
@@ -333,8 +363,9 @@ def test_a_backup_made_while_another_process_writes_is_of_one_moment(
         seen.append(count(db, Message))
 
     file = place.back_up(progress=progress)
-    ended.set()
+    pipe.send("end")
     writer.join(60)
+    pipe.close()
 
     with closing(sqlite3.connect(file)) as copy:
         messages = {row[0] for row in copy.execute("SELECT id FROM messages")}
@@ -376,12 +407,12 @@ def count(db: Database, model: type[SQLModel]) -> int:
 # --- cut off ---------------------------------------------------------------------------------------
 
 
-def back_up_and_wait(settings: Settings, there: Any) -> None:
+def back_up_and_wait(there: Connection, settings: Settings) -> None:
     files.PAGES = on_postgresql.ROWS = 2
     backup.back_up(settings, NOW, progress=lambda *_: hold(there))
 
 
-def restore_and_wait(settings: Settings, file: Path, there: Any) -> None:
+def restore_and_wait(there: Connection, settings: Settings, file: Path) -> None:
     files.PAGES = on_postgresql.ROWS = 2
     begun: list[str] = []
 
@@ -393,20 +424,18 @@ def restore_and_wait(settings: Settings, file: Path, there: Any) -> None:
     backup.restore(settings, file, LATER, progress=progress)
 
 
-def hold(there: Any) -> None:
+def hold(there: Connection) -> None:
     """Say that it is half-way, and stay there."""
     there.send(os.getpid())
     there.recv()
 
 
 def kill_half_way(work: Callable[..., None], *arguments: Any) -> None:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(*arguments, theirs), daemon=True)
-    process.start()
-    assert ours.poll(60)
+    process, pipe = start(work, *arguments)
+    assert pipe.poll(60)
     process.kill()
     process.join(60)
+    pipe.close()
     assert process.exitcode == -9
 
 
@@ -455,7 +484,7 @@ def test_what_a_cut_off_backup_left_is_swept_away_a_day_later(place: Place) -> N
 
 def test_a_backup_that_fails_leaves_nothing_behind(new_place: Callable[[str], Place]) -> None:
     place = new_place("sqlite")
-    fill(place, 400)
+    fill_with(place, 400)
     path = Path(place.url.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -547,7 +576,7 @@ def test_what_is_no_backup_is_refused(place: Place, new_place: Callable[[str], P
 
 
 def test_a_damaged_backup_is_refused(place: Place, tmp_path: Path) -> None:
-    fill(place, 60)
+    fill_with(place, 60)
     file = place.back_up()
     short = tmp_path / "short.sqlite"
     short.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

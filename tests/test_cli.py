@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from outreach import cli, settings
 from outreach.cli import show
 from outreach.cli.workspace import HOMES
+from tests.copies import Original
 
 CUSTOMERS = """\
 customer_id,email,phone,first_name,locale,country,timezone,email_consent,sms_consent,consent_at,note
@@ -48,6 +51,7 @@ subject: "{{ customer | greeting }}: gracias"
 """
 SMS = "{{ customer | greeting }}, gracias.\n"
 MORNING, NOON = "2026-06-15T08:00", "2026-06-15T12:00"
+TICKS = (("tick", "plan", "--now", NOON), ("tick", "dispatch", "--now", NOON))
 
 
 @dataclass(frozen=True)
@@ -80,30 +84,46 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return outreach
 
 
+FURNISHED, SENT = Original(), Original()
+
+
 @pytest.fixture
-def shop(run: Run, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+def shop(
+    run: Run, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Run:
     """Runs `outreach ARGUMENTS` in a small workspace with one campaign and records that are not imported yet."""
     monkeypatch.setenv("OUTREACH_DATABASE", database_url)
     monkeypatch.setenv("OUTREACH_SECRET", "a secret for tests")
-    assert run("init", ".", "--name", "Luna").code == 0
-    for old in (*tmp_path.glob("campaigns/*.yaml"), *tmp_path.glob("message_templates/*/*")):
-        old.unlink()  # the starter kit has tests of its own, and reading it takes a second
-    (tmp_path / "campaigns" / "thanks.yaml").write_text(CAMPAIGN)
-    (tmp_path / "message_templates" / "thanks").mkdir()
-    (tmp_path / "message_templates" / "thanks" / "hello.email.j2").write_text(EMAIL)
-    (tmp_path / "message_templates" / "thanks" / "hello.sms.j2").write_text(SMS)
-    (tmp_path / "data" / "customers.csv").write_text(CUSTOMERS)
-    (tmp_path / "data" / "orders.csv").write_text(ORDERS)
+    FURNISHED.copy(request, tmp_path, partial(furnish, run))
     return run
 
 
+def furnish(run: Run, folder: Path, _url: str) -> None:
+    assert run("init", folder, "--name", "Luna").code == 0
+    for old in (*folder.glob("campaigns/*.yaml"), *folder.glob("message_templates/*/*")):
+        old.unlink()  # the starter kit has tests of its own, and reading it takes a second
+    settings = folder / "outreach.yaml"
+    settings.write_text(settings.read_text().partition("\nsegments:")[0] + "\n")  # as have its surveys and offers
+    (folder / "campaigns" / "thanks.yaml").write_text(CAMPAIGN)
+    (folder / "message_templates" / "thanks").mkdir()
+    (folder / "message_templates" / "thanks" / "hello.email.j2").write_text(EMAIL)
+    (folder / "message_templates" / "thanks" / "hello.sms.j2").write_text(SMS)
+    (folder / "data" / "customers.csv").write_text(CUSTOMERS)
+    (folder / "data" / "orders.csv").write_text(ORDERS)
+
+
 @pytest.fixture
-def sent(shop: Run) -> Run:
+def sent(shop: Run, tmp_path: Path, database_url: str, request: pytest.FixtureRequest) -> Run:
     """The same, with everything published, imported, planned and sent."""
-    assert shop("publish", "--yes", "--now", MORNING).code == 0
-    assert shop("import", "--now", NOON).code == 0
-    assert shop("tick", "plan", "--now", NOON).code == 0
-    assert shop("tick", "dispatch", "--now", NOON).code == 0
+
+    def send(folder: Path, url: str) -> None:
+        shutil.copytree(tmp_path, folder, dirs_exist_ok=True)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("OUTREACH_DATABASE", url)
+            for words in (("publish", "--yes", "--now", MORNING), ("import", "--now", NOON), *TICKS):
+                assert shop("--workspace", folder, *words).code == 0
+
+    SENT.copy(request, tmp_path, send, database_url)
     return shop
 
 

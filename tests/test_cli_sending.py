@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from sqlalchemy import create_engine, inspect, text
 from outreach import cli, manual
 from outreach.cli import here
 from tests.conftest import SECRET
+from tests.copies import Original
 
 CUSTOMERS = """\
 customer_id,email,phone,first_name,locale,country,timezone,email_consent,sms_consent,consent_at
@@ -78,33 +80,50 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return outreach
 
 
+STOCKED = Original()
+
+
 @pytest.fixture
-def shop(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> Run:
+def shop(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str, request: pytest.FixtureRequest
+) -> Run:
     """The same in a workspace whose files are published and whose records are imported."""
-    return stocked(run, monkeypatch, tmp_path, database_url)
+    monkeypatch.setenv("OUTREACH_DATABASE", database_url)
+    STOCKED.copy(request, tmp_path, partial(stock, run), database_url)
+    return run
 
 
 @pytest.fixture
-def quick(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, new_database: Callable[[str], str]) -> Run:
+def quick(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    new_database: Callable[[str], str],
+    request: pytest.FixtureRequest,
+) -> Run:
     """The same on SQLite alone, for what no database has a say in."""
-    return stocked(run, monkeypatch, tmp_path, new_database("sqlite"))
-
-
-def stocked(run: Run, monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> Run:
+    url = new_database("sqlite")
     monkeypatch.setenv("OUTREACH_DATABASE", url)
-    assert run("init", ".", "--name", "Luna").code == 0
+    STOCKED.copy(request, tmp_path, partial(stock, run), url)
+    return run
+
+
+def stock(run: Run, folder: Path, url: str) -> None:
+    assert run("init", folder, "--name", "Luna").code == 0
     for old in (*folder.glob("campaigns/*.yaml"), *folder.glob("message_templates/*/*")):
         old.unlink()  # the starter kit has tests of its own, and reading it takes a second
     (folder / "campaigns" / "thanks.yaml").write_text(THANKS)
     for name, body in TEMPLATES.items():
         (folder / "message_templates" / name).write_text(body)
     settings = folder / "outreach.yaml"
-    settings.write_text(settings.read_text() + "\ncosts: {sms: 0.90 per segment, email: 0.01}\n")
+    mine = settings.read_text().partition("\nsegments:")[0]  # as have its surveys and offers
+    settings.write_text(mine + "\ncosts: {sms: 0.90 per segment, email: 0.01}\n")
     (folder / "data" / "customers.csv").write_text(CUSTOMERS)
     (folder / "data" / "orders.csv").write_text(ORDERS)
-    assert run("publish", "--yes", "--now", MORNING).code == 0
-    assert run("import", "--now", MORNING).code == 0
-    return run
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OUTREACH_DATABASE", url)
+        assert run("--workspace", folder, "publish", "--yes", "--now", MORNING).code == 0
+        assert run("--workspace", folder, "import", "--now", MORNING).code == 0
 
 
 def everything(url: str) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from outreach.models import Installation, Message, Status, table
 from outreach.settings import Settings
 from outreach.store import Database
 from tests.conftest import NOW, SECRET
+from tests.killing.processes import start
 from tests.shop import customer, feed, files_of, publish, rows_of, shop_settings
 
 ROOT = Path(__file__).parents[1]
@@ -282,6 +284,26 @@ def child(function: str, *arguments: str, before: tuple[str, ...] = ()) -> subpr
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
+def apart(folder: Path, function: Callable[..., None], *arguments: str) -> tuple[int | None, str, str]:
+    """Do this in a process that is forked and not loaded anew; gives its exit code and what it wrote to 1 and 2."""
+    process, pipe = start(_apart, dict(os.environ), folder, function, *arguments)
+    process.join(60)
+    pipe.close()
+    return process.exitcode, (folder / "printed").read_text(), (folder / "complained").read_text()
+
+
+def _apart(
+    _pipe: Connection, environ: dict[str, str], folder: Path, function: Callable[..., None], *arguments: str
+) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    for number, name in ((1, "printed"), (2, "complained")):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    function(*arguments)
+
+
 def outbox(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "outbox").glob("*.eml"))
 
@@ -445,9 +467,8 @@ def test_a_disk_that_is_full_in_mid_chunk_loses_no_message_and_sends_none_twice(
     db = store.open_database(url, secret=SECRET)
     settings = planned(db, tmp_path, 100)
     db.engine.dispose()  # writes the log back, so that the child's begins empty
-    with child("without_room", url, str(tmp_path), str(pages * 4096)) as process:
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    code, _, said = apart(tmp_path, without_room, url, str(tmp_path), str(pages * 4096))
+    assert code == 1
     assert "the database cannot be used" in said
 
     monkeypatch.setitem(channels.CHANNELS, "outbox", "tests.test_interruptions.Counted")
@@ -585,10 +606,9 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def test_a_dispatch_by_hand_that_is_interrupted_finishes_its_chunk_and_says_so(workspace: Path) -> None:
-    with child("by_hand", str(workspace), "tick", "dispatch") as process:
-        said, errors = process.communicate(timeout=60)
+    code, said, errors = apart(workspace, by_hand, str(workspace), "tick", "dispatch")
 
-    assert (process.returncode, errors) == (0, "")
+    assert (code, errors) == (0, "")
     assert "Stopped as asked" in said
     assert len(outbox(workspace)) == dispatcher.CHUNK
     db = store.open_database(settings_module.load(workspace, {}).database)
@@ -603,13 +623,12 @@ def test_a_manual_send_that_is_interrupted_says_how_it_goes_on(workspace: Path) 
     db = store.open_database(settings.database)
     releases.publish(db, settings, files_of(news, hello=HELLO), NOW)
     words = ("send", "news", "--where", "first_name = 'Ana'", "--purpose", "service", "--yes")
-    with child("by_hand", str(workspace), *words) as process:
-        said, errors = process.communicate(timeout=60)
+    code, said, errors = apart(workspace, by_hand, str(workspace), *words)
 
-    assert (process.returncode, errors) == (0, "")
+    assert (code, errors) == (0, "")
     assert "Stopped as asked" in said
     assert "--continue 1" in said
     assert len(outbox(workspace)) == dispatcher.CHUNK
-    by_hand = Counter(row.status for row in rows_of(db, Message) if row.campaign == dispatcher.MANUAL)
-    assert by_hand == {Status.SENT: dispatcher.CHUNK, Status.PLANNED: 5}
+    manual = Counter(row.status for row in rows_of(db, Message) if row.campaign == dispatcher.MANUAL)
+    assert manual == {Status.SENT: dispatcher.CHUNK, Status.PLANNED: 5}
     db.engine.dispose()

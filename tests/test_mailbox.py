@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from outreach import inbox, mailbox
+from outreach import inbox, mailbox, store
 from outreach import settings as settings_module
 from outreach.channels import AUTOMATIC, imap
 from outreach.channels.sendgrid.requests import Prepared, body_of, read_sender
@@ -27,15 +27,38 @@ from outreach.models import Consent, Contact, Inbox, Mailbox, MessageEvent, Repl
 from outreach.settings import MailboxSettings, Settings
 from outreach.store import Database
 from tests import imap_server, test_cli, test_inbox
-from tests.conftest import NOW
+from tests.conftest import NOW, SECRET
+from tests.copies import Original
 from tests.imap_server import PASSWORD, Folder, Server
-from tests.shop import rows_of
+from tests.shop import rows_of, shop_settings
 from tests.test_inbox import EMAIL, LATER, blocked, message
 from tests.test_mail_in import bounce, complaint, mail
 
-shop, run, cli_shop = test_inbox.shop, test_cli.run, test_cli.shop
+run, cli_shop = test_cli.run, test_cli.shop
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DOMAIN = "tiendaluna.example"
+
+
+WRITTEN_TO = Original()
+
+
+@pytest.fixture
+def database_url(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database that knows three customers and what was written to them, where a test is about that shop."""
+    if "shop" in request.fixturenames:
+        WRITTEN_TO.copy(request, tmp_path, write_to_three, database_url)
+    return database_url
+
+
+def write_to_three(folder: Path, url: str) -> None:
+    db = store.open_database(url, secret=SECRET)
+    test_inbox.built(db, folder)
+    db.engine.dispose()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Settings:
+    return shop_settings(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -348,16 +348,21 @@ HASTY: Mapping[object, int] = {
     "beat": 0,
     **dict.fromkeys((TIMES[0], *TIMES[2:]), 0),
 }
+AT_ONCE: Mapping[object, int] = {**HARMLESS, **dict.fromkeys(("plan", "commit", *TIMES[2:]), 0)}
 MOODS = {
     "anything": Mood(),
     "race": Mood((2, 1), {**HASTY, "stand_still": 0, "commit": 9, "begin": 3, TIMES[1]: 9}, SKEWS[1:]),
     "standstill": Mood(times={**HARMLESS, "stand_still": 4, "pass_time": 2, TIMES[3]: 2, "decide": 3}),
-    "haste": Mood(times={**HARMLESS, "stand_still": 4, "pass_time": 0, TIMES[1]: 9, "hand over": 9, "decide": 12}),
+    "haste": Mood(
+        (1, 3),
+        {**AT_ONCE, "pass_time": 0, TIMES[1]: 9, "hand over": 9, How.ACCEPTED: 9, "decide": 8, "begin": 2},
+        SKEWS[:1],
+    ),
     "doubt": Mood(times={**QUIET, How.SLOW: 9, How.LOST: 3, Listing.PARTIAL: 3, "stand_still": 2, "decide": 0}),
     "silence": Mood(times={**HARMLESS, How.UNANSWERED: 9, Listing.PARTIAL: 9, TIMES[3]: 3, "stand_still": 0}),
     "alike": Mood((2,), {**QUIET, How.SLOW: 6, How.LOST: 6, How.UNANSWERED: 6, "decide": 0}),
     "opt out": Mood((1, 2), {**HARMLESS, "opt_out": 6, "stand_still": 0}),
-    "again": Mood((1, 2), {**QUIET, "opt_out": 5, How.LATER: 6, "stand_still": 0, "decide": 0}),
+    "again": Mood((2, 1), {**QUIET, "opt_out": 9, How.LATER: 9, TIMES[3]: 2, "stand_still": 0, "decide": 0}),
     "both": Mood(times={**HARMLESS, How.LOST: 30, TIMES[3]: 9, "begin": 2, "stand_still": 0, "decide": 3}),
 }
 

@@ -51,14 +51,6 @@ una persona y lo resuelve contigo.</p>
 <p style="margin:0;">Un saludo,<br>el equipo de {{ business.name }}</p>
 {% endblock %}
 """
-TEXT = """¡{{ customer | greeting }}!
-
-Gracias por comprar en {{ business.name }}. Llevas {{ customer.orders_count }} pedidos con nosotros.
-¿Algo no llegó como esperabas? Responde a este correo: lo lee una persona y lo resuelve contigo.
-
-Un saludo, el equipo de {{ business.name }}
-Para dejar de recibir estos correos: {{ links.unsubscribe }}
-"""
 CAMPAIGN = """title: Benchmark
 trigger: {event: customer.created}
 steps: [{id: one, after: 0 days, channel: email, template: m}]
@@ -100,7 +92,6 @@ def planned(folder: Path, settings: Settings, count: int) -> Database:
     """A database with so many planned messages, one for each customer, written without import and plan."""
     db = store.open_database(f"sqlite:///{folder / f'{count}.db'}", secret="benchmark")
     files = {"campaigns/bench.yaml": CAMPAIGN, "message_templates/m.email.es.j2": TEMPLATE, releases.CATALOGUE: "{}"}
-    files["message_templates/m.email_text.es.j2"] = TEXT
     for name in ("layout.email.j2", "layout.email.es.j2"):
         files[f"message_templates/{name}"] = (ROOT / "message_templates" / name).read_text()
     releases.publish(db, settings, files, NOW - timedelta(days=1))

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, select, text
 
 from outreach import store
 from outreach.models import ContentShape, MessageContent, table, to_micros
-from outreach.render import Content, Shape, read_shape
+from outreach.render import Content, Shape, read_html
 from outreach.store import among
 
 _BETWEEN = "\x1f"  # values; none holds a control character (render.shaping)
@@ -63,4 +63,4 @@ def html_of(connection: Connection, message: int, html: str) -> str:
     if html:
         return html
     kept = connection.execute(_WORDS, {"message": message}).first()
-    return read_shape(kept.words).filled(kept.filling.split(_BETWEEN)) if kept is not None else ""
+    return read_html(kept.words).filled(kept.filling.split(_BETWEEN)) if kept is not None else ""

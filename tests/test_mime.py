@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from outreach.channels import Outgoing, mime
-from outreach.render import Content, Shape
+from outreach.render import Content, Gaps, Shape, as_read
 from tests.conftest import NOW
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -268,13 +268,15 @@ def test_html_of_a_shape_reads_as_if_it_had_been_written_whole(
     words: list[str], values: list[str], data: st.DataObject
 ) -> None:
     places = st.lists(st.integers(0, len(values) - 1), min_size=len(words) - 1, max_size=len(words) - 1)
-    shape = Shape(("<p>" + words[0], *words[1:]), tuple(data.draw(places)), "0")
-    html = shape.filled(values)
-    content = Content("email", "x", subject="x", html=html, shape=shape, values=tuple(values))
+    gaps = Gaps(("<p>" + words[0], *words[1:]), tuple(data.draw(places)))
+    html, text = gaps.filled(values), gaps.filled(as_read(values))
+    content = Content("email", text, subject="x", html=html, shape=Shape(gaps, gaps, "0"), values=tuple(values))
 
     raw = mime.message(an_email(content=content, unsubscribe_url=""), SENDER)
 
     assert body(raw, "html") == canonical(html)
+    assert body(raw, "plain") == canonical(text)
+    assert [canonical(one) for one in other(raw).text_plain] == [canonical(text)]
     assert [canonical(one) for one in other(raw).text_html] == [canonical(html)]
     assert raw.isascii()
     assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")

@@ -550,8 +550,8 @@ def test_the_campaign_explained_line_by_line_is_the_one_of_the_kit_and_every_key
 @pytest.mark.parametrize("text", EMAILS, ids=text_id)
 def test_an_email_is_styled_once_for_customers_whose_values_alone_differ(text: Text) -> None:
     first = _rendered(text, "es-MX", _facts("Ana", coupon={"code": "LUNA-AAAA"}))
-    before = shaping._styled.cache_info().misses
+    before = shaping._shape.cache_info().misses
     second = _rendered(text, "es-MX", _facts("Beatriz", coupon={"code": "LUNA-BBBB"}))
 
-    assert shaping._styled.cache_info().misses == before
+    assert shaping._shape.cache_info().misses == before
     assert ("Ana" in first.text, "Ana" in second.text, "LUNA-AAAA" in second.html) == (True, False, False)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from outreach.channels import Outgoing
-from outreach.render import Shape
+from outreach.render import Gaps, as_read
 
 LINE = 76  # RFC 2047 section 2: of a line that holds an encoded word; RFC 2045 section 6.7: of a quoted-printable one
 LONGEST_WORD = 70  # of a header, unencoded: the line stays within the 78 characters of RFC 5322
@@ -67,13 +67,17 @@ def message(outgoing: Outgoing, sender: str, reply_to: str = "") -> bytes:
             "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
         )
     head += "MIME-Version: 1.0\r\n"
-    plain = _plain(content.text)
+    shape = content.shape
+    if shape is not None and shape.text is not None and _is_readable(shape.text):
+        plain = _filled(_PLAIN_QUOTED, shape.text, as_read(content.values))
+    else:
+        plain = _plain(content.text)
     if not content.html:
         return head.encode() + plain
     boundary = f"=_{outgoing.public_id}"  # neither encoding of a body can hold `=_`
     head += f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
     between = f"--{boundary}".encode()
-    html = _html(content.html) if content.shape is None else _shaped(content.shape, content.values)
+    html = _html(content.html) if shape is None else _filled(_HTML_QUOTED, shape.html, content.values)
     return b"".join((head.encode(), plain, between, b"\r\n", html, between, b"--\r\n"))
 
 
@@ -225,9 +229,17 @@ _QUOTED = [chr(byte) if byte in _AS_THEY_ARE else "_" if byte == 0x20 else f"={b
 def _plain(body: str) -> bytes:
     """Headers and body, with CRLF at its end: quoted-printable, which people can read, unless base64 is much shorter."""
     data = _canonical(body)
-    if 4 * (len(data) - len(body)) > len(data):  # of its bytes a quarter and more are beyond ASCII
+    if _is_dense(body):
         return _PLAIN_BASE64 + _base64(data)
     return _PLAIN_QUOTED + _quoted_printable(data + b"\r\n")
+
+
+def _is_dense(body: str) -> bool:
+    """Whether of its bytes a quarter and more are beyond ASCII."""
+    if body.isascii():
+        return False
+    size = len(body.encode("utf-8", "replace"))
+    return 4 * (size - len(body)) > size
 
 
 def _html(body: str) -> bytes:
@@ -235,24 +247,30 @@ def _html(body: str) -> bytes:
     return _HTML_BASE64 + _base64(_canonical(body))
 
 
-def _shaped(shape: Shape, values: Sequence[str]) -> bytes:
+def _filled(head: bytes, gaps: Gaps, values: Sequence[str]) -> bytes:
     """
-    As `_html`, quoted-printable: its words are encoded once for all messages of the shape.
+    Headers and body, with CRLF at its end, quoted-printable: words are encoded once for all messages that share them.
 
     Words and values end in soft line breaks, so each may stand behind any other (RFC 2045 section 6.7, rule 5).
     """
-    words = _words(shape)
+    words = _words(gaps)
     quoted = [_quoted(value) for value in values]
-    parts = [b""] * (2 * len(words) - 1)
-    parts[::2] = words
-    parts[1::2] = [quoted[number] for number in shape.numbers]
+    parts = [b""] * (2 * len(words))
+    parts[0] = head
+    parts[1::2] = words
+    parts[2::2] = [quoted[number] for number in gaps.numbers]
     return b"".join(parts).removesuffix(_SOFT) + b"\r\n"  # some readers see a line break in one before nothing
 
 
 @lru_cache(maxsize=64)
-def _words(shape: Shape) -> tuple[bytes, ...]:
-    first, *others = map(_quoted, shape.words)
-    return (_HTML_QUOTED + first, *others)
+def _is_readable(gaps: Gaps) -> bool:
+    """Whether quoted-printable is for people here: not where most of it would be codes."""
+    return not _is_dense("".join(gaps.words))
+
+
+@lru_cache(maxsize=64)
+def _words(gaps: Gaps) -> tuple[bytes, ...]:
+    return tuple(map(_quoted, gaps.words))
 
 
 @lru_cache(maxsize=1024)

@@ -30,7 +30,7 @@ from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
 from outreach.render.plain_text import tidy
 from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered, may_rename_business
 from outreach.render.segments import outside_gsm, sms_segments
-from outreach.render.shaping import Shape, html_and_text, read_shape
+from outreach.render.shaping import Gaps, Shape, as_read, html_and_text, read_html
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
 from outreach.render.variables import VARIABLES, Variable, sample_facts
 from outreach.settings import Business
@@ -40,12 +40,14 @@ __all__ = [
     "FILTERS",
     "VARIABLES",
     "Content",
+    "Gaps",
     "Link",
     "Shape",
     "Templates",
     "Variable",
+    "as_read",
     "normal_locale",
-    "read_shape",
+    "read_html",
     "sample_facts",
     "sms_segments",
 ]

@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import unescape
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -35,31 +36,46 @@ _HARMLESS = re.compile(r"""\s(?:href|src|alt|title|content)\s*=\s*(?:"[^"<]*|'[^
 _HIDDEN = (("<!--", "-->"), ("<style", "</style"), ("<script", "</script"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """
-    An e-mail's HTML without its values: `words[0]`, a value, `words[1]`, … `words[-1]`.
-
-    The same object for every copy of the e-mail, so it may be a key. It holds nothing of any customer.
-    """
+class Gaps(NamedTuple):
+    """A text without its values: `words[0]`, a value, `words[1]`, … `words[-1]`."""
 
     words: tuple[str, ...]
     numbers: tuple[int, ...]  # of the values between them; a value may stand in several places
-    key: str  # of 32 hex digits, the same for the same words and numbers in every process
 
     def filled(self, values: Sequence[str]) -> str:
-        """The HTML with these values, which are escaped already."""
-        return _filled(self.words, self.numbers, values)
+        """The text with these values."""
+        filled = [""] * (2 * len(self.words) - 1)
+        filled[::2] = self.words
+        filled[1::2] = [values[number] for number in self.numbers]
+        return "".join(filled)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """
+    What all copies of an e-mail have in common. It holds nothing of any customer.
+
+    The same object for every copy, so it may be a key.
+    """
+
+    html: Gaps  # for values that are escaped
+    text: Gaps | None  # the plain text made of it, for the values as they are read; None: it is written apart
+    key: str  # of 32 hex digits, the same for the same HTML in every process
 
     def as_json(self) -> str:
-        """All of it, to be kept; `read_shape` reads it."""
-        return json.dumps([self.words, self.numbers], ensure_ascii=False, separators=(",", ":"))
+        """The HTML, to be kept; `read_html` reads it."""
+        return json.dumps(self.html, ensure_ascii=False, separators=(",", ":"))
 
 
-def read_shape(kept: str) -> Shape:
+def read_html(kept: str) -> Gaps:
     """What `as_json` wrote."""
     words, numbers = json.loads(kept)
-    return _shape(tuple(words), tuple(numbers))
+    return Gaps(tuple(words), tuple(numbers))
+
+
+def as_read(values: Sequence[str]) -> list[str]:
+    """Values of HTML as they are read: in plain text."""
+    return [unescape(value) if "&" in value else value for value in values]
 
 
 @dataclass(slots=True)  # not frozen: see render.Link
@@ -90,13 +106,9 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
         exposed = _exposed(words, marks)
     if exposed:
         words, values, marks, told = _marked(parts, exposed)
-    styled = _styled(words, path)
-    html = styled.filled(values)
-    derived = ""
-    if text:
-        said = [unescape(value) if "&" in value else value for value in values]
-        derived = _filled(*_text(words), said)
-    return Shaped(html, derived, None if told else styled, () if told else tuple(values))
+    shape = _shape(words, path, text)
+    derived = shape.text.filled(as_read(values)) if shape.text is not None else ""
+    return Shaped(shape.html.filled(values), derived, None if told else shape, () if told else tuple(values))
 
 
 Words = tuple[str, ...]  # of an e-mail, with marks in place of values
@@ -160,28 +172,15 @@ def _exposed(words: Words, marks: int) -> frozenset[int] | None:
 
 
 @lru_cache(maxsize=KEPT)
-def _styled(words: Words, path: str) -> Shape:
-    return _shape(*_divided(inlined("".join(words).strip(), path)))
+def _shape(words: Words, path: str, text: bool) -> Shape:
+    marked = "".join(words).strip()
+    html = _divided(inlined(marked, path))
+    written = json.dumps(html, ensure_ascii=False, separators=(",", ":"))
+    key = hashlib.sha256(written.encode("utf-8", "replace")).hexdigest()[:32]
+    return Shape(html, _divided(from_html(marked)) if text else None, key)
 
 
-@lru_cache(maxsize=KEPT)
-def _text(words: Words) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    return _divided(from_html("".join(words).strip()))
-
-
-def _divided(marked: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _divided(marked: str) -> Gaps:
     """The words between the marks, and the marks' numbers."""
     parts = _MARK.split(marked)
-    return tuple(parts[::2]), tuple(map(int, parts[1::2]))
-
-
-def _shape(words: tuple[str, ...], numbers: tuple[int, ...]) -> Shape:
-    written = json.dumps([words, numbers], ensure_ascii=False, separators=(",", ":"))
-    return Shape(words, numbers, hashlib.sha256(written.encode("utf-8", "replace")).hexdigest()[:32])
-
-
-def _filled(words: Sequence[str], numbers: Sequence[int], values: Sequence[str]) -> str:
-    filled = [""] * (2 * len(words) - 1)
-    filled[::2] = words
-    filled[1::2] = [values[number] for number in numbers]
-    return "".join(filled)
+    return Gaps(tuple(parts[::2]), tuple(map(int, parts[1::2])))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from outreach.channels import Blame, Outcome, Outgoing, Receipt
 from outreach.channels.mime import address, one_line, with_token
-from outreach.render import Shape
+from outreach.render import Shape, as_read
 
 ARGUMENT = "outreach"  # the custom argument that holds our id
 MOST_PERSONALIZATIONS = 1000  # of a request
@@ -65,7 +65,8 @@ def prepare(message: Outgoing, sender: str) -> Prepared | Receipt:
     text, size = _sized(content.text)
     html, shape = content.html, content.shape
     if shape is not None and _sized(filling := "".join(content.values))[0] == filling:
-        size += len(filling.encode()) + TAG * len(content.values)
+        each = len(filling.encode()) + TAG * len(content.values)
+        size = each + (each if shape.text is not None else size)
     else:
         shape = None
         html, html_size = _sized(html)
@@ -154,20 +155,19 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     Where answers go is said once for a request, so only a message that goes alone has its own token there;
     SendGrid's own Message-ID, which answers name, tells which message it was in any case.
 
-    Of several messages the words that all have in common stand there once. Each has its text and the values of its
-    HTML (or the whole of it) as substitutions of its personalization. Their tags are drawn at random now, when the
-    content has long been written, so that no content can hold one; SendGrid looks for tags in what replaces a tag,
-    too.
+    Of several messages the words that all have in common stand there once. Each has its values, or the whole of its
+    text and HTML, as substitutions of its personalization. Their tags are drawn at random now, when the content has
+    long been written, so that no content can hold one; SendGrid looks for tags in what replaces a tag, too.
     """
-    first = request[0]
-    mark = secrets.token_hex(8) if len(request) > 1 else ""
-    if mark:
-        text = f"-t{mark}-"
-        tags = [f"-{n}h{mark}-" for n in range(max(len(first.values), 1))]
-        html = first.shape.filled(tags) if first.shape is not None else tags[0]
-        people = [_substituting(one, text, tags) for one in request]
-    else:
-        text, html, people = first.text, first.html, [_personalization(first)]
+    first, people = request[0], [_personalization(one) for one in request]
+    text, html = first.text, first.html
+    if len(request) > 1:
+        mark = secrets.token_hex(8)
+        in_html, in_text = ([f"-{n}{kind}{mark}-" for n in range(max(len(first.values), 1))] for kind in "ht")
+        html = first.shape.html.filled(in_html) if first.shape is not None else in_html[0]
+        text = first.shape.text.filled(in_text) if first.shape is not None and first.shape.text else in_text[0]
+        for one, person in zip(request, people, strict=True):
+            person["substitutions"] = _substitutions(one, in_html, in_text)
     content = [("text/plain", text, first.text), ("text/html", html, first.html)]
     body: dict[str, Any] = {
         "personalizations": people,
@@ -194,7 +194,13 @@ def _personalization(one: Prepared) -> dict[str, Any]:
     return made
 
 
-def _substituting(one: Prepared, text: str, tags: Sequence[str]) -> dict[str, Any]:
-    replaced = dict(zip(tags, one.values, strict=True)) if one.shape is not None else {tags[0]: one.html}
-    replaced[text] = one.text
-    return {**_personalization(one), "substitutions": {tag: value for tag, value in replaced.items() if value}}
+def _substitutions(one: Prepared, in_html: Sequence[str], in_text: Sequence[str]) -> dict[str, str]:
+    """What replaces each tag; nothing for what the message does not have."""
+    if one.shape is None:
+        return {tag: value for tag, value in ((in_html[0], one.html), (in_text[0], one.text)) if value}
+    replaced = dict(zip(in_html, one.values, strict=True))
+    if one.shape.text is not None:
+        replaced.update(zip(in_text, as_read(one.values), strict=True))
+    elif one.text:
+        replaced[in_text[0]] = one.text
+    return replaced

@@ -113,6 +113,7 @@ class Templates:
         }
         self._found: dict[tuple[str, str, str, str], str | None] = {}
         self._ready: dict[str, _Ready | TemplateError] = {}
+        self._readings: dict[tuple[str, frozenset[str] | None], Reading] = {}
         self._checked: dict[tuple[object, ...], list[Problem]] = {}
 
     def path(self, template: str, channel: str, locale: str | None, variant: str = "") -> str | None:
@@ -197,7 +198,7 @@ class Templates:
         return ready
 
     def _compile(self, path: str) -> _Ready:
-        reading = read_template(self._environments, self._sources, path, None)
+        reading = self._reading(path)
         for problem in (*self._sources[path].problems, *reading.problems):
             if not problem.warning and problem.id not in ("template-block", "template-print"):
                 variable = problem.text.removeprefix("unknown variable ") if problem.id == "template-variable" else ""
@@ -281,8 +282,16 @@ class Templates:
         found = [problem for path in self._sources if (problem := name_problem(path)) is not None]
         for path, source in self._sources.items():
             found += source.problems
-            found += (p for p in read_template(self._environments, self._sources, path, None).problems if not p.warning)
+            found += (problem for problem in self._reading(path).problems if not problem.warning)
         return list(dict.fromkeys(found))
+
+    def _reading(self, path: str, known: frozenset[str] | None = None) -> Reading:
+        """What the file names and gets wrong, for a message about these records, or for whichever."""
+        key = (path, known)
+        if key not in self._readings:
+            links = None if known is None else frozenset(self._business.links)
+            self._readings[key] = read_template(self._environments, self._sources, path, known, links)
+        return self._readings[key]
 
     def without_content_sid(self, template: str, variants: Sequence[str] = ()) -> list[str]:
         """The files that such WhatsApp messages may be made from, in any language, that name no approved template."""
@@ -319,7 +328,7 @@ class Templates:
     ) -> list[Problem]:
         source = self._sources[path]
         known = frozenset(subjects | ({"email"} if channel == "email" else set()))
-        reading = read_template(self._environments, self._sources, path, known, frozenset(self._business.links))
+        reading = self._reading(path, known)
         found = [*source.problems, *reading.problems]
         if ".email." in path:
             found += _email_problems(source, reading, purpose)

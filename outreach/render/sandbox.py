@@ -256,6 +256,17 @@ class _Code(CodeGenerator):
         self.leave_frame(inner)
 
 
+_GUARDED: Any = (
+    nodes.Getattr,
+    nodes.For,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Include,
+    nodes.EvalContextModifier,
+    nodes.ScopedEvalContextModifier,
+)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """
     Jinja2 with listed attributes and filters, counted loops, and no way to read anything but `loader`'s templates.
@@ -291,7 +302,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.filters = {**filters, COUNTED: _counted}
         self.globals = GLOBALS
-        self.tree = lru_cache(maxsize=64)(self._tree)  # layouts are read with every file that extends them
+        self.tree = lru_cache(maxsize=1024)(self._tree)  # layouts are read with every file that extends them
 
     def _tree(self, text: str, file: str) -> nodes.Template:
         """The text as Jinja2 reads it, for looking only; `tree` keeps the last ones. Raises TemplateSyntaxError."""
@@ -303,19 +314,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        for block in tree.find_all((nodes.ScopedEvalContextModifier, nodes.EvalContextModifier)):
-            raise TemplateSyntaxError("autoescape cannot be changed", block.lineno, name, filename)
-        for read in tree.find_all(nodes.Getattr):
-            if read.attr.startswith("_"):
-                raise TemplateSyntaxError(
-                    f"names that begin with _ are refused ({read.attr})", read.lineno, name, filename
-                )
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, COUNTED, [], [], None, None, lineno=loop.lineno)
-        shared: list[nodes.Import | nodes.FromImport | nodes.Include] = [*tree.find_all(nodes.Import)]
-        shared += [*tree.find_all(nodes.FromImport), *tree.find_all(nodes.Include)]
-        for used in shared:
-            used.with_context = True
+        for node in list(tree.find_all(_GUARDED)):
+            if isinstance(node, nodes.Getattr):
+                if node.attr.startswith("_"):
+                    text = f"names that begin with _ are refused ({node.attr})"
+                    raise TemplateSyntaxError(text, node.lineno, name, filename)
+            elif isinstance(node, nodes.For):
+                node.iter = nodes.Filter(node.iter, COUNTED, [], [], None, None, lineno=node.lineno)
+            elif isinstance(node, nodes.Import | nodes.FromImport | nodes.Include):
+                node.with_context = True
+            else:
+                raise TemplateSyntaxError("autoescape cannot be changed", node.lineno, name, filename)
         return tree
 
     def _generate(

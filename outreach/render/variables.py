@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from outreach.values import Money
@@ -165,6 +166,7 @@ class Shape:
         return "*" in self.fields
 
 
+@cache
 def shapes() -> Shape:
     """VARIABLES as one tree, whose root's fields are the top-level names."""
     return _shape("", [(variable.name.replace("[]", ".[]").split("."), variable) for variable in VARIABLES])

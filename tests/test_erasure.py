@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlmodel import SQLModel
 
-from outreach import answering, coupons, customers, dispatcher, inbox, planner, store, surveys
+from outreach import answering, coupons, customers, dispatcher, inbox, planner, releases, store, surveys
 from outreach import cases as work
 from outreach.customers.holdings import ABOUT_NOBODY, HOLDINGS
 from outreach.errors import NotFound
@@ -20,6 +20,7 @@ from outreach.models import (
     Answer,
     Case,
     Contact,
+    ContentShape,
     Coupon,
     CouponMessage,
     Customer,
@@ -39,7 +40,7 @@ from outreach.reports.retention import retention
 from outreach.settings import Settings, Survey
 from outreach.store import Database
 from tests.conftest import NOW
-from tests.shop import customer, feed, order, publish, rows_of, shop_settings
+from tests.shop import customer, feed, files_of, order, rows_of, shop_settings
 from tests.test_inbox import THANKS, mailed, taken, written
 
 LATER = NOW + timedelta(hours=2)
@@ -52,6 +53,13 @@ FOLLOW = """
     steps:
       - {id: later, after: 1 hour, channel: email, template: m}
       - {id: last, after: 3 days, channel: sms, template: m}
+"""
+
+
+PERSONAL = """---
+subject: Hola, {{ customer.first_name }}
+---
+<p>Hola, {{ customer.first_name }} {{ customer.last_name | default("") }}</p> <a href='{{ links.unsubscribe }}'>baja</a>
 """
 
 
@@ -68,7 +76,8 @@ def person(**cells: Any) -> dict[str, Any]:
 def shop(db: Database, tmp_path: Path) -> Settings:
     """Quetzalli and two others, with all that can be held about anybody."""
     settings = shop_settings(tmp_path)
-    publish(db, settings, NOW - timedelta(days=2), thanks=THANKS, follow=FOLLOW)
+    files = files_of({"message_templates/m.email.j2": PERSONAL}, thanks=THANKS, follow=FOLLOW)
+    releases.publish(db, settings, files, NOW - timedelta(days=2))
     people = [person(), customer(2), customer(3, email="Xochitl no es correo")]
     orders = [order(n, f"c{n}", NOW - timedelta(days=1), note="deja la caja" if n == 77 else "") for n in (77, 2, 3)]
     orders.append(order(78, "c77", NOW - timedelta(days=50), sku="ZAPATO"))
@@ -185,6 +194,18 @@ def test_an_export_holds_everything_that_is_held(db: Database, shop: Settings) -
     assert [word for word in others if word in text] == []
     assert {name for name, rows in found["held"].items() if not rows} <= {"suppressions", "fresh"}
     assert found["customer"] == "c77"
+
+
+def test_an_export_shows_emails_as_they_left_and_an_erasure_takes_their_values(db: Database, shop: Settings) -> None:
+    held = customers.export(db, shop, "c77", LATER)["held"]["contents"]
+    written = [row["html"] for row in held if row["shape"]]
+    assert written
+    assert all("<p>Hola, Quetzalli Xochitl</p>" in html for html in written)
+
+    customers.erase(db, shop, "c77", LATER)
+
+    assert [row["html"] for row in customers.export(db, shop, "c77", LATER)["held"]["contents"]] == [""] * len(held)
+    assert rows_of(db, ContentShape)  # of nobody
 
 
 def test_what_the_tests_search_for_stands_in_the_database(db: Database, shop: Settings) -> None:

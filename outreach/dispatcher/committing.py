@@ -335,9 +335,8 @@ class _Look:
             told = replace(found, sent=sent, paused=found.paused or paused)
             verdict = gates.decide(told, one.rules, self.settings, self.chunk.now)
         if isinstance(verdict, Send):
-            if (
-                self.held is not None and verdict.contact_id not in self.held
-            ):  # the customer's address changed this moment
+            # The customer's address changed this moment.
+            if self.held is not None and verdict.contact_id not in self.held:
                 return Defer(self.chunk.now, Reason.RETRY)
             by_staff = self._provider(verdict.channel) == STAFF
             if by_staff and not self.chunk.by_person:

@@ -146,9 +146,12 @@ def write(db: Database) -> Iterator[Connection]:
 
 @contextmanager
 def read(db: Database) -> Iterator[Connection]:
-    """A reading transaction that sees one moment of the database."""
-    with _translated(), db.engine.connect() as connection, connection.begin():
-        yield connection
+    """A reading transaction that sees one moment of the database, whatever is committed meanwhile."""
+    with _translated(), db.engine.connect() as connection:
+        if not db.is_sqlite:  # where each query would see a moment of its own
+            connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
 
 
 @contextmanager

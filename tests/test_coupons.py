@@ -661,6 +661,17 @@ def test_only_who_has_not_redeemed_is_reminded_and_with_the_very_same_coupon(sho
     assert {row.expires_at for row in shop.coupons(status="issued")} == {NOW + 14 * DAY}
 
 
+@pytest.mark.parametrize(("sign", "reminded"), [("=", 2), ("!=", 0)])
+def test_only_those_whom_the_condition_fits_are_reminded(shop: CouponShop, sign: str, reminded: int) -> None:
+    where = f"where: first_name {sign} 'Ana'\n    steps:"
+    shop.publish(greet=GREET, expiring=EXPIRING.replace("steps:", where))
+    given(shop, 2)
+
+    shop.run(NOW + 11 * DAY)
+
+    assert len(shop.messages(campaign="expiring")) == reminded
+
+
 def test_a_reminder_is_as_much_of_an_owner_as_the_first_message(shop: CouponShop) -> None:
     """The first message was settled as dropped after the reminder had left: the code stays where it is."""
     shop.publish(greet=GREET, expiring=EXPIRING)

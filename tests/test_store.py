@@ -8,7 +8,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import InternalError
 from sqlmodel import SQLModel
 
 from outreach import store
@@ -136,3 +137,25 @@ def test_lists_are_one_parameter_on_both_databases(db: store.Database) -> None:
         assert sorted(connection.execute(by_hash).scalars()) == ["h1", "h3"]
         assert len(connection.execute(named, {"ids": [1, 2, 99]}).all()) == 2
         assert connection.execute(named, {"ids": []}).all() == []
+
+
+def test_a_reading_transaction_sees_one_moment_whatever_is_committed_meanwhile(db: store.Database) -> None:
+    def newest(connection: Connection) -> object:
+        return connection.execute(select(table(Installation).c.newest)).scalar()
+
+    with store.read(db) as reading:
+        before = newest(reading)
+        with store.write(db) as connection:
+            store.seen(connection, NOW)
+        assert newest(reading) == before is None
+    with store.read(db) as reading:
+        assert newest(reading) == NOW
+
+
+def test_a_reading_transaction_on_postgresql_writes_nothing(new_database: Callable[[str], str]) -> None:
+    db = store.open_database(new_database("postgresql"), secret=SECRET)
+    with pytest.raises(InternalError, match="read-only"), store.read(db) as reading:
+        store.seen(reading, NOW)
+    with store.write(db) as connection:  # and what comes next on the same connection may write again
+        store.seen(connection, NOW)
+    db.engine.dispose()

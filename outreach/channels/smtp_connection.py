@@ -356,11 +356,16 @@ class Connection:
         self._unsent = memoryview(b"")
         self._smtp.close()
 
-    def quit(self, timeout: float = 1.0) -> None:
-        """Politely."""
+    def say_good_bye(self) -> None:
+        """Politely; `hear_good_bye` closes it."""
+        with contextlib.suppress(OSError):
+            self.sock.settimeout(1.0)
+            self.sock.sendall(b"QUIT\r\n")
+
+    def hear_good_bye(self, timeout: float) -> None:
+        """Wait so many seconds for the server's, then close the connection."""
         with contextlib.suppress(OSError):
             self.sock.settimeout(timeout)
-            self.sock.sendall(b"QUIT\r\n")
             while self.sock.recv(4096):  # its good-bye, then the end
                 pass
         self.close()

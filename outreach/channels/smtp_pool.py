@@ -17,6 +17,7 @@ from typing import NamedTuple
 from outreach.channels.smtp_connection import Connection, End, How, Job, Server
 
 IDLE_SECONDS = 30.0  # a connection idle for longer is asked first whether it is still there
+GOOD_BYE_SECONDS = 1.0  # for all of them
 _LOOK_SECONDS = 5.0  # no deadline is nearer than the smaller of this and the timeout
 
 
@@ -121,9 +122,12 @@ class Pool:
         self._opening.clear()
         self._threads.shutdown()
         list(self._take_opened(begin=False))
-        for connection in list(self._connections):
+        for connection in self._connections:
             self._selector.unregister(connection.sock)
-            connection.quit()
+            connection.say_good_bye()
+        until = time.monotonic() + GOOD_BYE_SECONDS
+        for connection in self._connections:
+            connection.hear_good_bye(max(0.0, until - time.monotonic()))
         self._selector.close()
         self._woken.close()
         self._wake.close()

@@ -90,7 +90,7 @@ orders: {delivered: {else: shipped + 5 days}}
 # Names for conditions, usable as segment('vip').
 segments:
   vip: "orders_count >= 5"
-  unhappy: "last_csat <= 2"           # left out of requests and most offers, until a better score
+  unhappy: "last_csat <= 2"           # left out of requests and offers, until a better score
 
 # What the campaigns ask. Without a `question`, the usual one is asked in the customer's language.
 surveys:

@@ -9,7 +9,7 @@ MAX_DEPTH = 20  # brackets inside brackets: the parser needs some twenty frames 
 MAX_TERMS = 300  # comparisons, segments included: SQLite takes expressions 1,000 deep
 MAX_VALUES = 2_000  # values written in them
 
-SUBJECTS = ("customer", "order", "case", "event", "answer", "reply")
+SUBJECTS = ("customer", "order", "case", "event", "answer", "reply", "coupon")
 
 
 @dataclass(frozen=True)

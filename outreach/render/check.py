@@ -2,7 +2,7 @@
 Reading a template without running it: which names it uses, and which of them do not exist.
 
 The walk follows `extends`, the blocks that win, includes, loops, `set`, macros and the guards of `{% if %}`,
-and keeps for each value its documented Shape, so that `line.skuu` inside a loop is found as surely as `ordr.id`.
+and keeps for each value what is Known of it, so that `line.skuu` inside a loop is found as surely as `ordr.id`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from jinja2 import TemplateSyntaxError, nodes
 from outreach.errors import Problem
 from outreach.render.sandbox import COUNTED, TYPE_ATTRIBUTES, Sandbox
 from outreach.render.source import FOLDER, Source
-from outreach.render.variables import Shape, shapes
+from outreach.render.variables import Known, known_names
 from outreach.yamlfile import did_you_mean, listed
 
-ANY = Shape("", "any")
-TEXT = Shape("", "text")
-NUMBER = Shape("", "number")
-LOOP = Shape("", "loop")
+ANY = Known("", "any")
+TEXT = Known("", "text")
+NUMBER = Known("", "number")
+LOOP = Known("", "loop")
 _BUILT_IN = dict.fromkeys(("range", "namespace", "self", "super", "caller", "varargs", "kwargs"), ANY)
-_TREE = shapes()
+_TREE = known_names()
 _SAME = frozenset({"sort", "unique", "list", "select", "reject", "rejectattr", "reverse", "selectattr", COUNTED})
 _FORGIVING = frozenset({"default", "d", "greeting"})
 _MISPRINTED = {
@@ -64,12 +64,12 @@ class Scope:
 
     reading: Reading
     file: str
-    names: dict[str, Shape]
+    names: dict[str, Known]
     guarded: frozenset[str] = frozenset()
     muted: bool = False
     shift: int = 0  # lines to add, for front matter
 
-    def inside(self, names: Mapping[str, Shape] | None = None, guards: Iterable[str] = ()) -> Scope:
+    def inside(self, names: Mapping[str, Known] | None = None, guards: Iterable[str] = ()) -> Scope:
         return replace(self, names={**self.names, **(names or {})}, guarded=self.guarded | set(guards))
 
 
@@ -183,7 +183,7 @@ def _all(found: Iterable[nodes.Node], scope: Scope) -> None:
         _see(node, scope)
 
 
-def _see(node: nodes.Node, scope: Scope) -> Shape:
+def _see(node: nodes.Node, scope: Scope) -> Known:
     walk = _WALKS.get(type(node))
     if walk is not None:
         return walk(node, scope)
@@ -192,21 +192,21 @@ def _see(node: nodes.Node, scope: Scope) -> Shape:
     return ANY
 
 
-def _use(node: nodes.Node, scope: Scope) -> Shape:
+def _use(node: nodes.Node, scope: Scope) -> Known:
     """The node's value is needed: warn where some records lack it."""
-    shape = _see(node, scope)
-    if shape.optional and shape.path and shape.path not in scope.guarded:
-        text = f"{shape.path} is not known of every record, and a message without it would wait"
+    known = _see(node, scope)
+    if known.optional and known.path and known.path not in scope.guarded:
+        text = f"{known.path} is not known of every record, and a message without it would wait"
         scope.reading.add(
             scope,
             node,
             "template-optional",
-            shape.path,
+            known.path,
             text,
             "put it inside {% if %}, or add `| default`",
             warning=True,
         )
-    return shape
+    return known
 
 
 def _guards(test: nodes.Node, scope: Scope) -> set[str]:
@@ -222,7 +222,7 @@ def _see_test(test: nodes.Node, scope: Scope) -> set[str]:
     return guards
 
 
-def _if(node: nodes.If, scope: Scope) -> Shape:
+def _if(node: nodes.If, scope: Scope) -> Known:
     guards = _see_test(node.test, scope)
     here = replace(scope, guarded=scope.guarded | guards)
     _all(node.body, here)
@@ -231,28 +231,28 @@ def _if(node: nodes.If, scope: Scope) -> Shape:
     return ANY
 
 
-def _choice(node: nodes.CondExpr, scope: Scope) -> Shape:
+def _choice(node: nodes.CondExpr, scope: Scope) -> Known:
     guards = _see_test(node.test, scope)
-    shape = _use(node.expr1, scope.inside(guards=guards))
+    known = _use(node.expr1, scope.inside(guards=guards))
     if node.expr2 is not None:
         _use(node.expr2, scope.inside(guards=guards))
-    return replace(shape, optional=False)
+    return replace(known, optional=False)
 
 
-def _and_or(node: nodes.BinExpr, scope: Scope) -> Shape:
+def _and_or(node: nodes.BinExpr, scope: Scope) -> Known:
     _see(node.left, scope)
     _see(node.right, scope.inside(guards=_guards(node.left, scope)))
     return ANY
 
 
-def _unneeded(node: nodes.Node, scope: Scope) -> Shape:
+def _unneeded(node: nodes.Node, scope: Scope) -> Known:
     """Comparing and negating a value that is not there is allowed."""
     for child in node.iter_child_nodes():
         _see(child, scope)
     return ANY
 
 
-def _for(node: nodes.For, scope: Scope) -> Shape:
+def _for(node: nodes.For, scope: Scope) -> Known:
     values = _use(node.iter, scope)
     if isinstance(node.target, nodes.Name):
         targets = {node.target.name: values.element or ANY}
@@ -265,16 +265,16 @@ def _for(node: nodes.For, scope: Scope) -> Shape:
     return ANY
 
 
-def _assign(node: nodes.Assign, scope: Scope) -> Shape:
-    shape = _see(node.node, scope)
+def _assign(node: nodes.Assign, scope: Scope) -> Known:
+    known = _see(node.node, scope)
     if isinstance(node.target, nodes.Name):
-        scope.names[node.target.name] = shape
+        scope.names[node.target.name] = known
     else:
         scope.names.update({name.name: ANY for name in node.target.find_all(nodes.Name)})
     return ANY
 
 
-def _assign_block(node: nodes.AssignBlock, scope: Scope) -> Shape:
+def _assign_block(node: nodes.AssignBlock, scope: Scope) -> Known:
     _all(node.body, scope.inside())
     if node.filter is not None:
         _see(node.filter, scope)
@@ -283,14 +283,14 @@ def _assign_block(node: nodes.AssignBlock, scope: Scope) -> Shape:
     return ANY
 
 
-def _with(node: nodes.With, scope: Scope) -> Shape:
-    shapes_ = [_see(value, scope) for value in node.values]
-    names = {t.name: s for t, s in zip(node.targets, shapes_, strict=False) if isinstance(t, nodes.Name)}
+def _with(node: nodes.With, scope: Scope) -> Known:
+    values = [_see(value, scope) for value in node.values]
+    names = {t.name: s for t, s in zip(node.targets, values, strict=False) if isinstance(t, nodes.Name)}
     _all(node.body, scope.inside(names))
     return ANY
 
 
-def _macro(node: nodes.Macro | nodes.CallBlock, scope: Scope) -> Shape:
+def _macro(node: nodes.Macro | nodes.CallBlock, scope: Scope) -> Known:
     if isinstance(node, nodes.Macro):
         scope.names[node.name] = ANY
     else:
@@ -300,7 +300,7 @@ def _macro(node: nodes.Macro | nodes.CallBlock, scope: Scope) -> Shape:
     return ANY
 
 
-def _block(node: nodes.Block, scope: Scope) -> Shape:
+def _block(node: nodes.Block, scope: Scope) -> Known:
     """The first definition of the block, from the file that extends; the next one where it calls super()."""
     for path, block in scope.reading.blocks.get(node.name, [(scope.file, node)]):
         _all(block.body, replace(scope.inside(), file=path))
@@ -309,7 +309,7 @@ def _block(node: nodes.Block, scope: Scope) -> Shape:
     return ANY
 
 
-def _include(node: nodes.Include | nodes.Import | nodes.FromImport, scope: Scope) -> Shape:
+def _include(node: nodes.Include | nodes.Import | nodes.FromImport, scope: Scope) -> Known:
     path = _file_named(node.template, node, scope)
     if path is not None and path not in scope.reading.parts:
         scope.reading.parts.add(path)
@@ -320,7 +320,7 @@ def _include(node: nodes.Include | nodes.Import | nodes.FromImport, scope: Scope
     return ANY
 
 
-def _import(node: nodes.Import | nodes.FromImport, scope: Scope) -> Shape:
+def _import(node: nodes.Import | nodes.FromImport, scope: Scope) -> Known:
     _include(node, scope)
     if isinstance(node, nodes.Import):
         scope.names[node.target] = ANY
@@ -329,40 +329,40 @@ def _import(node: nodes.Import | nodes.FromImport, scope: Scope) -> Shape:
     return ANY
 
 
-def _output(node: nodes.Output, scope: Scope) -> Shape:
+def _output(node: nodes.Output, scope: Scope) -> Known:
     for child in node.nodes:
-        shape = _use(child, scope)
-        if shape.path and shape.type in _MISPRINTED:
-            text = f"{shape.path} {_MISPRINTED[shape.type].format(path=shape.path)}"
-            scope.reading.add(scope, child, "template-print", shape.path, text)
+        known = _use(child, scope)
+        if known.path and known.type in _MISPRINTED:
+            text = f"{known.path} {_MISPRINTED[known.type].format(path=known.path)}"
+            scope.reading.add(scope, child, "template-print", known.path, text)
     return ANY
 
 
 # --- values ------------------------------------------------------------------------------------
 
 
-def _name(node: nodes.Name, scope: Scope) -> Shape:
+def _name(node: nodes.Name, scope: Scope) -> Known:
     known = scope.names.get(node.name) or _BUILT_IN.get(node.name)
     if known is not None:
         return known
-    shape = _TREE.fields.get(node.name)
-    if shape is None:
+    known = _TREE.fields.get(node.name)
+    if known is None:
         hint = did_you_mean(node.name, [*_TREE.fields, *scope.names]) or f"there is {listed(list(_TREE.fields))}"
         scope.reading.add(scope, node, "template-variable", node.name, f"unknown variable {node.name}", hint)
         return ANY
-    return _available(shape, node, scope)
+    return _available(known, node, scope)
 
 
-def _available(shape: Shape, node: nodes.Node, scope: Scope, base: Shape = ANY) -> Shape:
+def _available(known: Known, node: nodes.Node, scope: Scope, base: Known = ANY) -> Known:
     """Remember that it was named, and report it where the step's messages never have it (and have its `base`)."""
     reading = scope.reading
     if not scope.muted:
-        reading.named.add(shape.path)
-    missing = reading.subjects is not None and shape.subjects and not reading.subjects & set(shape.subjects)
-    if missing and shape.path not in scope.guarded and shape.subjects != base.subjects:
-        text = f"{shape.path} is not known in this step: it comes with {_origin(shape.subjects)}"
-        reading.add(scope, node, "template-variable", shape.path, text)
-    return shape
+        reading.named.add(known.path)
+    missing = reading.subjects is not None and known.subjects and not reading.subjects & set(known.subjects)
+    if missing and known.path not in scope.guarded and known.subjects != base.subjects:
+        text = f"{known.path} is not known in this step: it comes with {_origin(known.subjects)}"
+        reading.add(scope, node, "template-variable", known.path, text)
+    return known
 
 
 def _origin(subjects: tuple[str, ...]) -> str:
@@ -377,11 +377,11 @@ def _origin(subjects: tuple[str, ...]) -> str:
     )
 
 
-def _attribute(node: nodes.Getattr, scope: Scope) -> Shape:
+def _attribute(node: nodes.Getattr, scope: Scope) -> Known:
     return _field(_see(node.node, scope), node.attr, node, scope)
 
 
-def _item(node: nodes.Getitem, scope: Scope) -> Shape:
+def _item(node: nodes.Getitem, scope: Scope) -> Known:
     base = _see(node.node, scope)
     if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
         return _field(base, node.arg.value, node, scope)
@@ -391,31 +391,31 @@ def _item(node: nodes.Getitem, scope: Scope) -> Shape:
     return _one_of(base, scope)
 
 
-def _one_of(values: Shape, scope: Scope) -> Shape:
+def _one_of(values: Known, scope: Scope) -> Known:
     """An element of a list that may be empty, unless an `if` has asked for the list."""
     return replace(values.element, optional=values.path not in scope.guarded) if values.element else ANY
 
 
-def _field(base: Shape, name: str, node: nodes.Node, scope: Scope) -> Shape:
+def _field(base: Known, name: str, node: nodes.Node, scope: Scope) -> Known:
     if base.type in ("any", "number", "function") and not base.fields:
         return ANY
     path = f"{base.path}.{name}" if base.path else name
     if base.type in TYPE_ATTRIBUTES:
         return _of_type(base, name, path, node, scope)
-    shape = base.fields.get(name) or (Shape(path, base.fields["*"].type, optional=True) if base.any_name else None)
-    if shape is None:
+    known = base.fields.get(name) or (Known(path, base.fields["*"].type, optional=True) if base.any_name else None)
+    if known is None:
         allowed = sorted(name for name in base.fields if name != "*")
         hint = did_you_mean(name, allowed) or (f"it has {listed(allowed)}" if allowed else "")
         scope.reading.add(scope, node, "template-variable", path, f"unknown variable {path}", hint)
         return ANY
     if base.path == "business.links":
-        return _business_link(shape, name, node, scope)
+        return _business_link(known, name, node, scope)
     if base.optional and base.path not in scope.guarded:
-        shape = replace(shape, optional=True)
-    return _available(shape, node, scope, base)
+        known = replace(known, optional=True)
+    return _available(known, node, scope, base)
 
 
-def _of_type(base: Shape, name: str, path: str, node: nodes.Node, scope: Scope) -> Shape:
+def _of_type(base: Known, name: str, path: str, node: nodes.Node, scope: Scope) -> Known:
     allowed = sorted(TYPE_ATTRIBUTES[base.type])
     if name not in allowed:
         hint = did_you_mean(name, allowed) or f"a {base.type} has {listed(allowed)}"
@@ -424,15 +424,15 @@ def _of_type(base: Shape, name: str, path: str, node: nodes.Node, scope: Scope) 
     return replace(ANY, path=base.path, optional=True) if lacking else ANY
 
 
-def _business_link(shape: Shape, name: str, node: nodes.Node, scope: Scope) -> Shape:
+def _business_link(known: Known, name: str, node: nodes.Node, scope: Scope) -> Known:
     links = scope.reading.links
-    if links is not None and name not in links and shape.path not in scope.guarded:
+    if links is not None and name not in links and known.path not in scope.guarded:
         hint = did_you_mean(name, sorted(links)) or f"add `{name}: https://…` under `business: links:` in outreach.yaml"
-        scope.reading.add(scope, node, "template-variable", shape.path, f"{shape.path} is not set", hint)
-    return replace(_available(shape, node, scope), optional=False)
+        scope.reading.add(scope, node, "template-variable", known.path, f"{known.path} is not set", hint)
+    return replace(_available(known, node, scope), optional=False)
 
 
-def _filter(node: nodes.Filter, scope: Scope) -> Shape:
+def _filter(node: nodes.Filter, scope: Scope) -> Known:
     if node.name not in scope.reading.environment.filters:
         known = [name for name in scope.reading.environment.filters if name != COUNTED]
         hint = did_you_mean(node.name, known) or f"there is {listed(known, 60)}"
@@ -447,7 +447,7 @@ def _filter(node: nodes.Filter, scope: Scope) -> Shape:
     return _filtered(node, value, scope)
 
 
-def _filtered(node: nodes.Filter, value: Shape, scope: Scope) -> Shape:
+def _filtered(node: nodes.Filter, value: Known, scope: Scope) -> Known:
     if node.name in ("first", "last"):
         return _one_of(value, scope)
     if node.name not in _SAME:
@@ -460,25 +460,25 @@ def _filtered(node: nodes.Filter, value: Shape, scope: Scope) -> Shape:
     return value
 
 
-def _call(node: nodes.Call, scope: Scope) -> Shape:
+def _call(node: nodes.Call, scope: Scope) -> Known:
     function = _see(node.node, scope)
     for argument in (*node.args, *node.kwargs):
         _use(argument, scope)
     return replace(ANY, path=function.path, optional=True) if function.optional else ANY
 
 
-def _asked(node: nodes.Test, scope: Scope) -> Shape:
+def _asked(node: nodes.Test, scope: Scope) -> Known:
     if node.name not in scope.reading.environment.tests:
         hint = did_you_mean(node.name, list(scope.reading.environment.tests))
         scope.reading.add(scope, node, "template-filter", node.name, f"unknown test {node.name}", hint)
     return _unneeded(node, scope)
 
 
-def _constant(node: nodes.Const, scope: Scope) -> Shape:  # noqa: ARG001
+def _constant(node: nodes.Const, scope: Scope) -> Known:  # noqa: ARG001
     return TEXT if isinstance(node.value, str) else ANY
 
 
-_WALKS: dict[type[nodes.Node], Callable[..., Shape]] = {
+_WALKS: dict[type[nodes.Node], Callable[..., Known]] = {
     nodes.If: _if,
     nodes.CondExpr: _choice,
     nodes.And: _and_or,

@@ -150,14 +150,14 @@ VARIABLES: tuple[Variable, ...] = (
 
 
 @dataclass(frozen=True)
-class Shape:
+class Known:
     """What the check knows about a value: its documented path, its type, and what may be named below it."""
 
     path: str
     type: str
     optional: bool = False
-    fields: Mapping[str, Shape] = field(default_factory=dict)
-    element: Shape | None = None
+    fields: Mapping[str, Known] = field(default_factory=dict)
+    element: Known | None = None
     subjects: tuple[str, ...] = ()
 
     @property
@@ -167,25 +167,25 @@ class Shape:
 
 
 @cache
-def shapes() -> Shape:
+def known_names() -> Known:
     """VARIABLES as one tree, whose root's fields are the top-level names."""
-    return _shape("", [(variable.name.replace("[]", ".[]").split("."), variable) for variable in VARIABLES])
+    return _known("", [(variable.name.replace("[]", ".[]").split("."), variable) for variable in VARIABLES])
 
 
-def _shape(path: str, below: Sequence[tuple[list[str], Variable]]) -> Shape:
+def _known(path: str, below: Sequence[tuple[list[str], Variable]]) -> Known:
     own = next((variable for steps, variable in below if not steps), None)
     groups: dict[str, list[tuple[list[str], Variable]]] = {}
     for steps, variable in below:
         if steps:
             groups.setdefault(steps[0], []).append((steps[1:], variable))
     parts = {
-        name: _shape(path + ("[]" if name == "[]" else f".{name}" if path else name), group)
+        name: _known(path + ("[]" if name == "[]" else f".{name}" if path else name), group)
         for name, group in groups.items()
     }
     element = parts.pop("[]", None)
     if own is None:
-        return Shape(path, "record", fields=parts, element=element)
-    return Shape(path, own.type, own.optional, parts, element, own.subjects)
+        return Known(path, "record", fields=parts, element=element)
+    return Known(path, own.type, own.optional, parts, element, own.subjects)
 
 
 def sample_facts(subjects: Iterable[str], named: Iterable[str] = ()) -> dict[str, Any]:
@@ -194,22 +194,22 @@ def sample_facts(subjects: Iterable[str], named: Iterable[str] = ()) -> dict[str
 
     `named` are the paths that a template reads: those under a `*` get a value, too.
     """
-    tree, wanted = shapes(), set(subjects)
+    tree, wanted = known_names(), set(subjects)
     samples = {variable.name: variable.sample for variable in VARIABLES}
     return {
-        name: _sample(shape, samples, tuple(named))
-        for name, shape in tree.fields.items()
-        if name not in ("business", "links", "email") and (not shape.subjects or wanted & set(shape.subjects))
+        name: _sample(known, samples, tuple(named))
+        for name, known in tree.fields.items()
+        if name not in ("business", "links", "email") and (not known.subjects or wanted & set(known.subjects))
     }
 
 
-def _sample(shape: Shape, samples: Mapping[str, Any], named: tuple[str, ...]) -> Any:
-    if shape.type == "list":
-        return [_sample(shape.element, samples, named) for _ in range(2)] if shape.element else []
-    if shape.type != "record":
-        return samples[shape.path]
-    found = {name: _sample(part, samples, named) for name, part in shape.fields.items() if name != "*"}
-    if shape.any_name:
-        free = [path for path in named if path.startswith(f"{shape.path}.")]
-        found |= {path[len(shape.path) + 1 :].partition(".")[0]: "sample" for path in free} | found
+def _sample(known: Known, samples: Mapping[str, Any], named: tuple[str, ...]) -> Any:
+    if known.type == "list":
+        return [_sample(known.element, samples, named) for _ in range(2)] if known.element else []
+    if known.type != "record":
+        return samples[known.path]
+    found = {name: _sample(part, samples, named) for name, part in known.fields.items() if name != "*"}
+    if known.any_name:
+        free = [path for path in named if path.startswith(f"{known.path}.")]
+        found |= {path[len(known.path) + 1 :].partition(".")[0]: "sample" for path in free} | found
     return found

@@ -37,9 +37,9 @@ def keep(connection: Connection, contents: Sequence[tuple[int, Content]], now: d
     at = to_micros(now)
     rows = []
     for message, one in contents:
-        html, shape, filling = one.html, "", ""
+        html, shape, filling = one.own_html, "", ""
         if one.shape is not None:
-            html, shape, filling = "", one.shape.key, _BETWEEN.join(one.values)
+            shape, filling = one.shape.key, _BETWEEN.join(one.values)
         parts = (one.subject.encode(), one.text.encode(), html.encode(), shape.encode(), filling.encode())
         fingerprint = hashlib.sha256(b"\n".join(parts)).hexdigest()
         rows.append((message, one.subject, one.text, html, shape, filling, fingerprint, one.segments, at))

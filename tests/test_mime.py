@@ -35,13 +35,13 @@ bodies = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]) | st.sa
 
 
 def an_email(**changes: object) -> Outgoing:
-    content = Content("email", "Hola Ñandú", subject="¡Gracias, Ana!", html="<p>Hola Ñandú</p>")
+    content = Content("email", "Hola Ñandú", subject="¡Gracias, Ana!", own_html="<p>Hola Ñandú</p>")
     message = Outgoing(ID, "email", "ana@example.com", "", content, "marketing", UNSUBSCRIBE, NOW, NOW.date())
     return replace(message, **changes)  # type: ignore[arg-type]
 
 
 def wrote(subject: str = "x", text: str = "x", html: str = "", sender: str = SENDER, **changes: object) -> bytes:
-    return mime.message(an_email(content=Content("email", text, subject=subject, html=html), **changes), sender)
+    return mime.message(an_email(content=Content("email", text, subject=subject, own_html=html), **changes), sender)
 
 
 def read(raw: bytes) -> EmailMessage:
@@ -270,7 +270,7 @@ def test_html_of_a_shape_reads_as_if_it_had_been_written_whole(
     places = st.lists(st.integers(0, len(values) - 1), min_size=len(words) - 1, max_size=len(words) - 1)
     gaps = Gaps(("<p>" + words[0], *words[1:]), tuple(data.draw(places)))
     html, text = gaps.filled(values), gaps.filled(as_read(values))
-    content = Content("email", text, subject="x", html=html, shape=Shape(gaps, gaps, "0"), values=tuple(values))
+    content = Content("email", text, subject="x", shape=Shape(gaps, gaps, "0"), values=tuple(values))
 
     raw = mime.message(an_email(content=content, unsubscribe_url=""), SENDER)
 

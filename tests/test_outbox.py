@@ -29,7 +29,7 @@ def settings_of(workspace: Path, sender: str = "Tienda Luna <hola@tienda.example
 
 
 def an_email(public_id: str = ID, **changes: object) -> Outgoing:
-    content = Content("email", "Hola Ñandú", subject="¡Gracias, Ana!", html="<p>Hola Ñandú</p>")
+    content = Content("email", "Hola Ñandú", subject="¡Gracias, Ana!", own_html="<p>Hola Ñandú</p>")
     message = Outgoing(public_id, "email", "ana@example.com", "", content, "marketing", UNSUBSCRIBE, NOW, NOW.date())
     return replace(message, **changes)  # type: ignore[arg-type]
 
@@ -74,7 +74,7 @@ def test_an_email_becomes_a_file_that_mail_programs_read(tmp_path: Path) -> None
 
 
 def test_every_line_of_an_email_is_ascii_crlf_and_of_a_length_that_smtp_carries(tmp_path: Path) -> None:
-    long = Content("email", "ñ" * 3000, subject="¡Ofertas! " * 40, html="<p>" + "x" * 3000 + "</p>")
+    long = Content("email", "ñ" * 3000, subject="¡Ofertas! " * 40, own_html="<p>" + "x" * 3000 + "</p>")
     sent(tmp_path, an_email(content=long))
 
     raw = files(tmp_path)[0].read_bytes()

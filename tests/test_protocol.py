@@ -543,7 +543,9 @@ def lease_for_ten_seconds(break_: pytest.MonkeyPatch) -> None:
 def claim_what_others_have_claimed(break_: pytest.MonkeyPatch) -> None:
     lease = "AND (claim IS NULL OR lease_until < :now)"
     assert lease in claiming._DUE
-    break_.setitem(claiming._DUE_BY_DIALECT, "sqlite", text(claiming._DUE.replace(lease, "")))
+    break_.setitem(
+        claiming._DUE_BY_DIALECT, "sqlite", text(claiming._DUE.replace(lease, "")).columns(*claiming._CLAIMED)
+    )
 
 
 def believe_absence_at_once(break_: pytest.MonkeyPatch) -> None:
@@ -620,7 +622,9 @@ def claim_what_is_in_doubt(break_: pytest.MonkeyPatch) -> None:
     c = table(Message).c
     still = select(c.id).where(among(c.id, "ids"), c.claim == bindparam("token"))
     break_.setattr(claiming, "_PRIORITIES", text(str(claiming._PRIORITIES).replace(planned, either)))
-    break_.setitem(claiming._DUE_BY_DIALECT, "sqlite", text(claiming._DUE.replace(planned, either)))
+    break_.setitem(
+        claiming._DUE_BY_DIALECT, "sqlite", text(claiming._DUE.replace(planned, either)).columns(*claiming._CLAIMED)
+    )
     break_.setattr(committing, "_STILL", still)
     break_.setattr(committing, "_GOING", committing._GOING.replace(planned, either))
 

@@ -60,7 +60,7 @@ def opened(fake: FakeSendGrid | str, **options: Any) -> Channel:
 
 
 def an_email(number: int = 0, **changes: Any) -> Outgoing:
-    content = Content("email", f"Hola {number} ñ", subject=f"¡Gracias {number}!", html=f"<p>Hola {number} ñ</p>")
+    content = Content("email", f"Hola {number} ñ", subject=f"¡Gracias {number}!", own_html=f"<p>Hola {number} ñ</p>")
     message = Outgoing(
         f"{number:032x}", "email", f"c{number}@example.com", "", content, "marketing", UNSUBSCRIBE, NOW, NOW.date()
     )
@@ -72,7 +72,7 @@ def emails(count: int, **changes: Any) -> list[Outgoing]:
 
 
 def with_text(number: int, text: str, html: str = "", subject: str = "Hola") -> Outgoing:
-    return an_email(number, content=Content("email", text, subject=subject, html=html))
+    return an_email(number, content=Content("email", text, subject=subject, own_html=html))
 
 
 def outcomes(receipts: Iterable[Receipt]) -> list[Outcome]:
@@ -978,7 +978,7 @@ def test_a_batch_of_one_shape_is_one_request_and_others_go_apart(fake: FakeSendG
 
 def shaped(number: int, shape: Shape, *values: str, text: str = "Hola") -> Outgoing:
     said = shape.text.filled(as_read(values)) if shape.text else text
-    content = Content("email", said, subject="Hola", html=shape.html.filled(values), shape=shape, values=values)
+    content = Content("email", said, subject="Hola", shape=shape, values=values)
     return an_email(number, content=content)
 
 
@@ -988,7 +988,7 @@ ELEVEN = Shape(Gaps(("<b>", *["</b><b>"] * 10, "</b>"), tuple(range(11))), Gaps(
 
 
 def test_what_messages_of_one_shape_share_stands_in_a_request_once(fake: FakeSendGrid) -> None:
-    messages = [shaped(n, TWO, f"Ana {n} &amp; ñ", f"c{n}", text=f"texto {n}") for n in range(40)]
+    messages = [shaped(n, TWO, f"c{n}", f"Ana {n} &amp; ñ", text=f"texto {n}") for n in range(40)]
     messages += [shaped(n, ELEVEN, *(f"v{n}.{place} &lt;a&gt;" for place in range(11))) for n in range(40, 60)]
 
     receipts = list(opened(fake, batch=100).send(messages))
@@ -998,6 +998,21 @@ def test_what_messages_of_one_shape_share_stands_in_a_request_once(fake: FakeSen
     assert {mail.public_id: (mail.text, mail.html) for mail in fake.accepted} == {
         message.public_id: (message.content.text, message.content.html) for message in messages
     }
+
+
+def test_a_value_that_text_and_html_write_alike_in_all_messages_of_a_request_leaves_once(fake: FakeSendGrid) -> None:
+    both = Shape(Gaps(("<b>", " y ", "</b>"), (0, 1)), Gaps(("", " con ", "."), (1, 0)), "both")
+    messages = [shaped(n, both, f"Ana {n} ñ", "Luz &amp; Sol" if n == 7 else f"Luz {n}") for n in range(20)]
+
+    list(opened(fake, batch=20).send(messages))
+
+    (request,) = fake.requests
+    people = json.loads(request.body)["personalizations"]
+    assert {len(one["substitutions"]) for one in people} == {3}
+    assert {mail.public_id: (mail.text, mail.html) for mail in fake.accepted} == {
+        message.public_id: (message.content.text, message.content.html) for message in messages
+    }
+    assert fake.accepted[7].text == "Luz & Sol con Ana 7 ñ."
 
 
 def test_a_message_of_a_shape_goes_alone_where_its_values_are_too_large_or_cannot_be_written(

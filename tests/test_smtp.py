@@ -37,7 +37,7 @@ LATER, REFUSED, DOUBT, ACCEPTED = Outcome.LATER, Outcome.REFUSED, Outcome.DOUBT,
 
 
 def mail(number: int = 0, **changes: object) -> Outgoing:
-    content = Content("email", f"Hola {number}", subject="¡Hola!", html=f"<p>Hola {number}</p>")
+    content = Content("email", f"Hola {number}", subject="¡Hola!", own_html=f"<p>Hola {number}</p>")
     to = f"ana{number}@example.com"
     message = Outgoing(f"{number:032x}", "email", to, "", content, "service", at=NOW, day=NOW.date())
     return replace(message, **changes)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def test_a_lone_dot_does_not_end_a_message_early() -> None:
 @pytest.mark.parametrize("security", ["none", "tls"])
 def test_a_message_too_big_for_one_write_arrives_whole(security: str, monkeypatch: pytest.MonkeyPatch) -> None:
     html = "".join(f"<p>{number}</p>" for number in range(100_000))
-    message = mail(content=Content("email", "x", subject="x", html=html))
+    message = mail(content=Content("email", "x", subject="x", own_html=html))
 
     with FakeSmtp(security=security) as server, channel_to(server, security=security) as channel:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
@@ -685,7 +685,7 @@ def test_a_server_that_refuses_in_the_middle_of_a_message_is_believed() -> None:
         (b"RCPT", b"250 ok\r\n"),
         (b"DATA", b"354 go on\r\n552 5.3.4 that is too much\r\n"),
     )
-    big = mail(content=Content("email", "x", subject="x", html="x" * 12_000_000))
+    big = mail(content=Content("email", "x", subject="x", own_html="x" * 12_000_000))
     with script, channel_to(script.port, connections=1) as channel:
         receipts, _ = sent(channel, [big])
 

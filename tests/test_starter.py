@@ -15,7 +15,7 @@ import pytest
 import simplemma
 from ruamel.yaml import YAML
 
-from outreach import campaigns, releases, settings, starter_kit
+from outreach import campaigns, releases, render, settings, starter_kit
 from outreach.cli.homes import HOMES
 from outreach.cli.workspace_files import settings_text
 from outreach.render import Content, Templates, shaping
@@ -548,10 +548,25 @@ def test_the_campaign_explained_line_by_line_is_the_one_of_the_kit_and_every_key
 
 
 @pytest.mark.parametrize("text", EMAILS, ids=text_id)
-def test_an_email_is_styled_once_for_customers_whose_values_alone_differ(text: Text) -> None:
+def test_an_email_is_styled_once_for_customers_whose_values_alone_differ(
+    text: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "OFTEN", 0)  # what is put together with its layouts is styled once more
     first = _rendered(text, "es-MX", _facts("Ana", coupon={"code": "LUNA-AAAA"}))
     before = shaping._shape.cache_info().misses
     second = _rendered(text, "es-MX", _facts("Beatriz", coupon={"code": "LUNA-BBBB"}))
 
     assert shaping._shape.cache_info().misses == before
     assert ("Ana" in first.text, "Ana" in second.text, "LUNA-AAAA" in second.html) == (True, False, False)
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_an_email_filled_often_reads_as_it_did_at_first(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    often = Templates(FILES, SHOP)
+    monkeypatch.setattr(render, "OFTEN", 1)
+    for text in EMAILS:
+        for name, facts in PEOPLE.items():
+            first, now = (_rendered(text, locale, facts, made=made) for made in (_templates(SHOP.name), often))
+            assert (now.subject, now.text, now.links) == (first.subject, first.text, first.links), (text, name)
+            assert now.html == first.html, (text, name)
+        assert often._compiled(often.path(text.template, "email", locale, text.variant) or "").flat is not None, text

@@ -72,12 +72,12 @@ def message(outgoing: Outgoing, sender: str, reply_to: str = "") -> bytes:
         plain = _filled(_PLAIN_QUOTED, shape.text, as_read(content.values))
     else:
         plain = _plain(content.text)
-    if not content.html:
+    if not content.has_html:
         return head.encode() + plain
     boundary = f"=_{outgoing.public_id}"  # neither encoding of a body can hold `=_`
     head += f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
     between = f"--{boundary}".encode()
-    html = _html(content.html) if shape is None else _filled(_HTML_QUOTED, shape.html, content.values)
+    html = _html(content.own_html) if shape is None else _filled(_HTML_QUOTED, shape.html, content.values)
     return b"".join((head.encode(), plain, between, b"\r\n", html, between, b"--\r\n"))
 
 

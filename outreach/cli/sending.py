@@ -281,7 +281,7 @@ def _print_preview(made: Preview, place: here.Here) -> None:
     for note in made.notes:
         show.line(f"- {note}")
     show.line(f"\n{_by(outgoing.channel, outgoing.sender)}\n")
-    _print_text(content.subject, content.text, has_html=bool(content.html))
+    _print_text(content.subject, content.text, has_html=content.has_html)
     if content.content_sid:
         show.line(f"Approved template {content.content_sid}, with")
         for name, value in content.variables:

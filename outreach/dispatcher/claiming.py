@@ -30,8 +30,9 @@ _PRIORITIES = text("""
     )
     ORDER BY priority DESC
 """)
-_DUE = """
-    SELECT id FROM messages
+_CLAIMED = [_messages.c[name] for name in Claimed._fields]
+_DUE = f"""
+    SELECT {", ".join(Claimed._fields)} FROM messages
     WHERE status = 'planned' AND priority = :priority AND ready_at <= :now
       AND (claim IS NULL OR lease_until < :now)
       AND campaign NOT IN (SELECT name FROM campaign_states WHERE paused_at IS NOT NULL)
@@ -39,14 +40,16 @@ _DUE = """
 """
 _DUE_OF_SEND = _DUE.replace("ORDER BY", "AND campaign = :campaign AND record_id = :only ORDER BY")
 _LOCKED = {"sqlite": "", "postgresql": " FOR UPDATE OF messages SKIP LOCKED"}
-_DUE_BY_DIALECT = {dialect: text(_DUE + locked) for dialect, locked in _LOCKED.items()}
-_DUE_OF_SEND_BY_DIALECT = {dialect: text(_DUE_OF_SEND + locked) for dialect, locked in _LOCKED.items()}
+_DUE_BY_DIALECT = {dialect: text(_DUE + locked).columns(*_CLAIMED) for dialect, locked in _LOCKED.items()}
+_DUE_OF_SEND_BY_DIALECT = {
+    dialect: text(_DUE_OF_SEND + locked).columns(*_CLAIMED) for dialect, locked in _LOCKED.items()
+}
 _CLAIM = (
     update(_messages)
     .where(among(_messages.c.id, "ids"))
     .values(claim=bindparam("token"), lease_until=bindparam("until"))
 )
-_CLAIMED = select(*(_messages.c[name] for name in Claimed._fields)).where(among(_messages.c.id, "ids"))
+_BY_ID = select(*_CLAIMED).where(among(_messages.c.id, "ids"))
 
 
 def claim(
@@ -64,7 +67,10 @@ def claim(
     Takes a time that depends on `size` and the number of different priorities, not on how many wait
     for later; due messages of a paused campaign are stepped over one by one.
     """
-    return take(connection, _due(connection, now, size, only), token, lease_until)
+    rows = _due(connection, now, size, only)
+    if rows:
+        connection.execute(_CLAIM, {"ids": [row.id for row in rows], "token": token, "until": lease_until})
+    return rows
 
 
 def take(connection: Connection, ids: Sequence[int], token: str, lease_until: datetime) -> list[Claimed]:
@@ -72,21 +78,21 @@ def take(connection: Connection, ids: Sequence[int], token: str, lease_until: da
     if not ids:
         return []
     connection.execute(_CLAIM, {"ids": ids, "token": token, "until": lease_until})
-    rows = {row[0]: Claimed._make(row) for row in connection.execute(_CLAIMED, {"ids": ids}).all()}
+    rows = {row[0]: Claimed._make(row) for row in connection.execute(_BY_ID, {"ids": ids}).all()}
     return [rows[i] for i in ids]
 
 
-def _due(connection: Connection, now: datetime, size: int, only: int | tuple[str, int] | None) -> list[int]:
+def _due(connection: Connection, now: datetime, size: int, only: int | tuple[str, int] | None) -> list[Claimed]:
     statement = (_DUE_BY_DIALECT if only is None else _DUE_OF_SEND_BY_DIALECT)[connection.dialect.name]
-    ids: list[int] = []
+    rows: list[Claimed] = []
     for priority in connection.execute(_PRIORITIES, {"now": to_micros(now)}).scalars().all():
-        values: dict[str, Any] = {"priority": priority, "now": to_micros(now), "size": size - len(ids)}
+        values: dict[str, Any] = {"priority": priority, "now": to_micros(now), "size": size - len(rows)}
         if only is not None:
             values["campaign"], values["only"] = only if isinstance(only, tuple) else (MANUAL, only)
-        ids += connection.execute(statement, values).scalars()
-        if len(ids) == size:
+        rows += map(Claimed._make, connection.execute(statement, values).all())
+        if len(rows) == size:
             break
-    return ids
+    return rows
 
 
 def release_expired(db: Database, now: datetime) -> int:

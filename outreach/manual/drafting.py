@@ -436,4 +436,4 @@ def _unwritten(public_id: str, item: Item) -> Claimed:
 def shown(customer: str, outgoing: Outgoing) -> Shown:
     """The message as it is shown to the person who sends it."""
     content = outgoing.content
-    return Shown(customer, outgoing.channel, outgoing.sender, content.subject, content.text, bool(content.html))
+    return Shown(customer, outgoing.channel, outgoing.sender, content.subject, content.text, content.has_html)

@@ -7,6 +7,7 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
     filters      money, dates, greetings, links
     check        which names a template uses, and which do not exist, without running it
     inlining     an e-mail's style sheets into its elements
+    flattening   an e-mail's template and its layouts as one, to be filled many times
     shaping      an e-mail from what is the same in every copy of it, and this one's values
     plain_text   an e-mail's text part from its HTML
     segments     SMS parts and encoding
@@ -21,12 +22,13 @@ from types import TracebackType
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
-from jinja2 import FunctionLoader, Template, TemplateNotFound, TemplateRuntimeError, TemplateSyntaxError
+from jinja2 import FunctionLoader, Template, TemplateNotFound, TemplateRuntimeError, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 
 from outreach.errors import OutreachError, Problem, TemplateError
 from outreach.render.check import Reading, read_template
 from outreach.render.filters import FILTERS, FUNCTIONS, zone_of
+from outreach.render.flattening import flattened
 from outreach.render.plain_text import tidy
 from outreach.render.sandbox import GLOBALS, RUN, Links, MissingValueError, Run, Sandbox, gathered, may_rename_business
 from outreach.render.segments import outside_gsm, sms_segments
@@ -69,7 +71,7 @@ class Content:
     channel: str
     text: str
     subject: str = ""
-    html: str = ""
+    own_html: str = ""  # where it has no shape
     preheader: str = ""
     segments: int = 0  # SMS only
     encoding: str = ""  # SMS only: GSM-7 | UCS-2
@@ -79,8 +81,21 @@ class Content:
     shape: Shape | None = None  # what the HTML has in common with other copies, where nobody's values are in it
     values: tuple[str, ...] = ()  # those of the shape, as HTML
 
+    @property
+    def has_html(self) -> bool:
+        """Whether there is HTML beside the text."""
+        return self.shape is not None or bool(self.own_html)
 
-@dataclass(frozen=True)
+    @property
+    def html(self) -> str:
+        """The whole HTML; put together anew, for most channels send it in parts."""
+        return self.own_html if self.shape is None else self.shape.html.filled(self.values)
+
+
+OFTEN = 20  # fillings of a template, after which it is worth to put it together with its layouts
+
+
+@dataclass(slots=True)
 class _Ready:
     """A template file, compiled."""
 
@@ -89,6 +104,8 @@ class _Ready:
     entries: Mapping[str, Template | str]  # a text that is the same for everybody, or a template
     variables: tuple[tuple[str, Template | str], ...]
     written_text: Template | None  # the e-mail's own plain-text part
+    filled: int = 0  # how often
+    flat: Template | None = None  # an e-mail's body that says the same in less time
 
 
 class Templates:
@@ -169,8 +186,11 @@ class Templates:
         run = Run(self._reader(ready, locale or "", country), self._zone(zone), link)
         facts = {**GLOBALS, **context, "business": self._own, "links": Links(run, survey), RUN: run}
         content = _content(ready, channel, facts, run)
-        if not (content.text or content.html or content.content_sid):
+        if not (content.text or content.has_html or content.content_sid):
             raise TemplateError(f"{path}: the message is empty for these facts", template=path, line=1)
+        ready.filled += 1
+        if ready.filled == OFTEN and channel == "email":
+            ready.flat = self._flat(path, ready)
         return content
 
     def _reader(self, ready: _Ready, locale: str, country: str) -> str:
@@ -214,6 +234,22 @@ class Templates:
             variables=tuple((key, self._entry(path, entry)) for key, entry in source.variables),
             written_text=_template(self._environments["text"], own_text) if own_text else None,
         )
+
+    def _flat(self, path: str, ready: _Ready) -> Template | None:
+        environment = self._environments["html"]
+        constants = dict(environment.constants)
+        if isinstance(preheader := ready.entries.get("preheader"), str) and preheader.strip():
+            constants["email"] = {"preheader": _one_line(preheader)}
+
+        def read(name: str) -> nodes.Template | None:
+            source = self._sources.get(FOLDER + name)
+            return environment.parse(source.body, filename=source.path) if source else None
+
+        tree = flattened(read, path.removeprefix(FOLDER), constants)
+        if tree is None:
+            return None
+        code = environment.compile(tree, name=path, filename=path)
+        return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
     def _entry(self, path: str, entry: Entry) -> Template | str:
         if not any(mark in entry.text for mark in ("{{", "{%", "{#")):
@@ -444,19 +480,29 @@ def _content(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Co
 def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
     head = {k: _one_line(_filled(t, facts)) for k, t in ready.entries.items() if k in ("subject", "preheader")}
     facts["email"] = {key: text for key, text in head.items() if text}
-    parts = _parts(ready.body, facts)
+    parts = _body(ready, facts, run)
     written = tidy(_filled(ready.written_text, facts)) if ready.written_text else ""
     made = html_and_text(parts, ready.body.filename or "", text=not ready.written_text)
     return Content(
         "email",
         written or made.text,
         head.get("subject", ""),
-        made.html,
+        made.own_html,
         head.get("preheader", ""),
         links=_links(run),
         shape=made.shape,
         values=made.values,
     )
+
+
+def _body(ready: _Ready, facts: dict[str, Any], run: Run) -> list[str]:
+    if ready.flat is not None:
+        steps = run.steps
+        try:
+            return gathered(ready.flat.root_render_func(ready.flat.new_context(facts, shared=True)))
+        except Exception:  # the template itself says where it fails
+            run.steps = steps
+    return _parts(ready.body, facts)
 
 
 def _links(run: Run) -> tuple[Link, ...]:

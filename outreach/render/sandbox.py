@@ -287,7 +287,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         html: bool,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
-        self._constants = constants or {}
+        self.constants = constants or {}
         self._read: dict[Any, Template] = {}
         super().__init__(
             loader=loader,
@@ -331,9 +331,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
         """Jinja2 writes constants into the words around them: so what is the same for everybody costs nothing."""
-        if self._constants:
+        if self.constants:
             for output in source.find_all(nodes.Output):
-                output.nodes = [_folded(node, self._constants) for node in output.nodes]
+                output.nodes = [folded(node, self.constants) for node in output.nodes]
         return super()._generate(source, name, filename, defer_init)
 
     def get_template(
@@ -448,16 +448,17 @@ _WHOLE = re.compile(r"\bbusiness\b(?!\s*\.)")
 _LEXER = Environment(autoescape=True)  # only reads
 
 
-def _folded(node: nodes.Expr, constants: Mapping[str, Any]) -> nodes.Expr:
+def folded(node: nodes.Expr, constants: Mapping[str, Any]) -> nodes.Expr:
     """The text that a dotted name among the constants stands for; any other expression as it is."""
-    value = _value(node, constants)
+    value = constant(node, constants)
     return nodes.Const(value, lineno=node.lineno) if type(value) is str else node
 
 
-def _value(node: nodes.Expr, constants: Mapping[str, Any]) -> Any:
+def constant(node: nodes.Node, constants: Mapping[str, Any]) -> Any:
+    """What a name or dotted name stands for among the constants; None where it stands for nothing there."""
     if isinstance(node, nodes.Name):
         return constants.get(node.name)
-    if isinstance(node, nodes.Getattr) and isinstance(of := _value(node.node, constants), Mapping):
+    if isinstance(node, nodes.Getattr) and isinstance(of := constant(node.node, constants), Mapping):
         return of.get(node.attr)
     return None
 

@@ -80,12 +80,17 @@ def as_read(values: Sequence[str]) -> list[str]:
 
 @dataclass(slots=True)  # not frozen: see render.Link
 class Shaped:
-    """One e-mail: its HTML and plain text, and the shape and values that the HTML is made of."""
+    """One e-mail: its plain text, and its HTML as the shape and values that it is made of."""
 
-    html: str
+    own_html: str  # where values stand among the words; else empty
     text: str  # empty where none was asked for
-    shape: Shape | None  # None: values stand among the words
+    shape: Shape | None
     values: tuple[str, ...]
+
+    @property
+    def html(self) -> str:
+        """The whole of it."""
+        return self.own_html if self.shape is None else self.shape.html.filled(self.values)
 
 
 def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
@@ -108,7 +113,9 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
         words, values, marks, told = _marked(parts, exposed)
     shape = _shape(words, path, text)
     derived = shape.text.filled(as_read(values)) if shape.text is not None else ""
-    return Shaped(shape.html.filled(values), derived, None if told else shape, () if told else tuple(values))
+    if told:
+        return Shaped(shape.html.filled(values), derived, None, ())
+    return Shaped("", derived, shape, tuple(values))
 
 
 Words = tuple[str, ...]  # of an e-mail, with marks in place of values

@@ -86,6 +86,7 @@ class SendGrid:
         self._webhook_key = settings.secrets.get("SENDGRID_WEBHOOK_KEY", "")
         host = str(options.get("base_url") or HOSTS[options.get("region", "global")]).rstrip("/")
         self._api = api.client(_api_key(settings), host, configured.timeout)
+        self._pool = ThreadPoolExecutor(self._parallel, "sendgrid")
         self._closed_until = 0.0  # SendGrid takes no request before that (monotonic)
 
     def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
@@ -102,14 +103,16 @@ class SendGrid:
         """
         now, messages = _Round(), iter(batch)
         under_way: dict[Future[Verdict], _Request] = {}
-        with ThreadPoolExecutor(self._parallel, "sendgrid") as pool:
+        try:
             while True:
                 while len(under_way) < self._parallel and (request := (yield from self._next(messages, now))):
-                    under_way[pool.submit(self._ask, request.messages)] = request
+                    under_way[self._pool.submit(self._ask, request.messages)] = request
                 if not under_way:
                     break
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     yield from self._learn(now, under_way.pop(future), future.result())
+        finally:
+            wait(under_way)  # whoever stops listening goes on only when nothing leaves any more
         if now.wrong:
             raise ChannelError(now.wrong)
 
@@ -156,7 +159,8 @@ class SendGrid:
         yield findings.of_webhook_key(self._webhook_key)
 
     def close(self) -> None:
-        """Nothing is open: the SDK makes a connection for each request."""
+        """Let the threads go; no connection is open, for the SDK makes one for each request."""
+        self._pool.shutdown()
 
     def _next(self, messages: Iterator[Outgoing], now: _Round) -> Generator[Receipt, None, _Request | None]:
         """The next request to be made, if any; receipts for what is certain without one."""

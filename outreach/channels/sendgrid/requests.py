@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
     address: str
     subject: str
     text: str
-    html: str
+    html: str  # where it has no shape
     size: int  # of its substitutions, in bytes
     headers: dict[str, str] | None
     shape: Shape | None = None  # that its HTML has
@@ -63,17 +63,17 @@ def prepare(message: Outgoing, sender: str) -> Prepared | Receipt:
         return _refused(message, "the address cannot stand in a message", Blame.ADDRESS)
     subject = one_line(content.subject)
     text, size = _sized(content.text)
-    html, shape = content.html, content.shape
+    html, shape = content.own_html, content.shape
     if shape is not None and _sized(filling := "".join(content.values))[0] == filling:
         each = len(filling.encode()) + TAG * len(content.values)
         size = each + (each if shape.text is not None else size)
     else:
         shape = None
-        html, html_size = _sized(html)
+        html, html_size = _sized(content.html)
         size += html_size
     if not subject:
         return _refused(message, "it has no subject", Blame.MESSAGE)
-    if not (text or html):
+    if not (text or html or shape):
         return _refused(message, "it has no text", Blame.MESSAGE)
     headers = None
     if message.unsubscribe_url and message.purpose == "marketing":  # RFC 8058
@@ -160,15 +160,14 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     long been written, so that no content can hold one; SendGrid looks for tags in what replaces a tag, too.
     """
     first, people = request[0], [_personalization(one) for one in request]
-    text, html = first.text, first.html
+    text, html = first.text, first.html if first.shape is None else first.shape.html.filled(first.values)
     if len(request) > 1:
-        mark = secrets.token_hex(8)
-        in_html, in_text = ([f"-{n}{kind}{mark}-" for n in range(max(len(first.values), 1))] for kind in "ht")
+        in_html, in_text = _tags(request)
         html = first.shape.html.filled(in_html) if first.shape is not None else in_html[0]
         text = first.shape.text.filled(in_text) if first.shape is not None and first.shape.text else in_text[0]
         for one, person in zip(request, people, strict=True):
             person["substitutions"] = _substitutions(one, in_html, in_text)
-    content = [("text/plain", text, first.text), ("text/html", html, first.html)]
+    content = [("text/plain", text, first.text), ("text/html", html, first.html or first.shape)]
     body: dict[str, Any] = {
         "personalizations": people,
         "from": {"email": sender.address, "name": sender.name} if sender.name else {"email": sender.address},
@@ -181,6 +180,16 @@ def body_of(request: Sequence[Prepared], sender: Sender, *, sandbox: bool, reply
     if sandbox:
         body["mail_settings"] = {"sandbox_mode": {"enable": True}}
     return body
+
+
+def _tags(request: Sequence[Prepared]) -> tuple[list[str], list[str]]:
+    """What stands for each value, in HTML and in text: the same where all that replaces it is written alike in both."""
+    shape, mark = request[0].shape, secrets.token_hex(8)
+    columns = ["".join(column) for column in zip(*(one.values for one in request), strict=True)]
+    in_html = [f"-{n}h{mark}-" for n in range(len(columns) or 1)]
+    if shape is None or shape.text is None:
+        return in_html, [f"-0t{mark}-"]
+    return in_html, [f"-{n}t{mark}-" if "&" in column else in_html[n] for n, column in enumerate(columns)]
 
 
 def _personalization(one: Prepared) -> dict[str, Any]:
@@ -199,8 +208,8 @@ def _substitutions(one: Prepared, in_html: Sequence[str], in_text: Sequence[str]
     if one.shape is None:
         return {tag: value for tag, value in ((in_html[0], one.html), (in_text[0], one.text)) if value}
     replaced = dict(zip(in_html, one.values, strict=True))
-    if one.shape.text is not None:
+    if one.shape.text is None:
+        replaced.update({in_text[0]: one.text} if one.text else {})
+    elif in_text != in_html:
         replaced.update(zip(in_text, as_read(one.values), strict=True))
-    elif one.text:
-        replaced[in_text[0]] = one.text
     return replaced

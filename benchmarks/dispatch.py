@@ -38,6 +38,7 @@ from outreach.store import Database
 
 NOW = datetime(2026, 6, 15, 18, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
+TURNS = 10
 TEMPLATE = """---
 subject: "{{ customer.first_name }}, gracias por tu compra en {{ business.name }} 🎁"
 preheader: Si algo no va bien, respóndenos y lo resolvemos.
@@ -203,20 +204,26 @@ def fsync_time(folder: Path) -> float:
     return statistics.median(times)
 
 
-def end_to_end(db: Database, settings: Settings, count: int) -> tuple[float, float]:
-    """Seconds, and processor seconds, of dispatching everything."""
+Loop = Callable[[int], tuple[float, float]]  # so many messages → seconds, and processor seconds
+
+
+@contextmanager
+def end_to_end(db: Database, settings: Settings) -> Iterator[Loop]:
+    """Dispatching out of the database."""
     channels = Channels()
-    dispatcher.dispatch(db, settings, NOW, limit=dispatcher.CHUNK, channels=channels)  # opens what stays open
-    begun, used = time.perf_counter(), time.process_time()
-    counts = dispatcher.dispatch(db, settings, NOW, limit=count, channels=channels)
-    seconds, processor = time.perf_counter() - begun, time.process_time() - used
+
+    def dispatch(count: int) -> None:
+        counts = dispatcher.dispatch(db, settings, NOW, limit=count, channels=channels)
+        assert counts.sent == count, counts
+
+    dispatch(dispatcher.CHUNK)  # opens what stays open
+    yield timed(dispatch)
     channels.close()
-    assert counts.sent == count, counts
-    return seconds, processor
 
 
-def bare_loop(db: Database, settings: Settings, count: int) -> float:
-    """Seconds of rendering and sending as many, chunk by chunk, without a database."""
+@contextmanager
+def bare_loop(db: Database, settings: Settings) -> Iterator[Loop]:
+    """Rendering and sending as many, chunk by chunk, without a database."""
     loaded = releases.current(db, settings)
     assert loaded is not None
     channel = open_channel("email", settings)
@@ -236,20 +243,35 @@ def bare_loop(db: Database, settings: Settings, count: int) -> float:
         receipts = list(channel.send(outgoing(number) for number in range(start, start + dispatcher.CHUNK)))
         assert {receipt.outcome for receipt in receipts} == {Outcome.ACCEPTED}
 
-    chunk(0)
-    begun = time.perf_counter()
-    for start in range(0, count, dispatcher.CHUNK):
-        chunk(start)
-    seconds = time.perf_counter() - begun
+    def send(count: int) -> None:
+        for start in range(0, count, dispatcher.CHUNK):
+            chunk(start)
+
+    send(dispatcher.CHUNK)
+    yield timed(send)
     channel.close()
-    return seconds
+
+
+def timed(run: Callable[[int], None]) -> Loop:
+    def loop(count: int) -> tuple[float, float]:
+        begun, used = time.perf_counter(), time.process_time()
+        run(count)
+        return time.perf_counter() - begun, time.process_time() - used
+
+    return loop
 
 
 def measure(name: str, folder: Path, settings: Settings, count: int) -> None:
+    """Both loops in turns, so that a machine that slows down for a while slows both."""
     folder.mkdir()
     db = planned(folder, settings, count + dispatcher.CHUNK)
-    seconds, processor = end_to_end(db, settings, count)
-    bare = bare_loop(db, settings, count)
+    each = count // TURNS
+    count, seconds, processor, bare = each * TURNS, 0.0, 0.0, 0.0
+    with end_to_end(db, settings) as whole, bare_loop(db, settings) as plain:
+        for _ in range(TURNS):
+            took, used = whole(each)
+            seconds, processor = seconds + took, processor + used
+            bare += plain(each)[0]
     db.engine.dispose()
     print(
         f"{name:>22}: {count / seconds:8,.0f} messages/s, {processor / count * 1e6:5.0f} µs of processor each;"
@@ -265,7 +287,8 @@ def memory(count: int, backlog: int) -> None:
         filling.start()  # what it takes to fill the database is not what is measured
         filling.join()
         db = store.open_database(f"sqlite:///{Path(name) / f'{backlog}.db'}", secret="benchmark")
-        seconds, _ = end_to_end(db, settings, count)
+        with end_to_end(db, settings) as whole:
+            seconds, _ = whole(count)
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{f'{count:,} of {backlog:,}':>22}: {count / seconds:8,.0f} messages/s, {used:,.0f} MB at most")
 

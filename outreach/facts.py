@@ -53,6 +53,23 @@ ORDER_WORDS = {
     "cancelled": "cancelled_at",
 }
 
+# Of records, what no template sees.
+_NOT_SHOWN = frozenset(
+    {
+        "id",
+        "external_id",
+        "email_id",
+        "phone_id",
+        "messenger_id",
+        "zones",
+        "merged_into",
+        "row_hash",
+        "last_order_id",
+        "customer_id",
+        "order_id",
+    }
+)
+
 _customers, _stats, _contacts = table(Customer), table(CustomerStats), table(Contact)
 _orders, _lines, _cases, _shop_events = table(Order), table(OrderLine), table(Case), table(ShopEvent)
 _consents, _suppressions, _messages = table(Consent), table(Suppression), table(Message)
@@ -102,16 +119,23 @@ def fetch(
     *,
     judging: bool = False,
     secret: bytes = b"",
+    rows: dict[int, dict[str, Any]] | None = None,
 ) -> list[Facts]:
     """
     The facts of each item, in the items' order, as of `now`.
 
     Who is in the global holdout is told by the installation's `secret`. With `judging`, only what the enrolment is judged by: no words, no caps. What no purpose among
-    the items asks for (consents, open cases) is not looked up.
+    the items asks for (consents, open cases) is not looked up. `rows`, where given, gets what `contexts` needs of
+    each customer.
     """
     purposes = {item.step.purpose for item in items}
     people = _people(
-        connection, settings, {item.customer_id for item in items}, secret, consents=purposes != {"transactional"}
+        connection,
+        settings,
+        {item.customer_id for item in items},
+        secret,
+        consents=purposes != {"transactional"},
+        kept=rows,
     )
     cases = _open_cases(connection, people, now) if "marketing" in purposes else {}
     words: Sequence[frozenset[str]] = [_NO_WORD] * len(items)
@@ -178,15 +202,29 @@ _PEOPLE = (
     .join(_pages, _pages.c.id == _customers.c.messenger_id, isouter=True)
     .where(among(_customers.c.id, "ids"), _customers.c.merged_into.is_(None))
 )
+_OWN = [
+    *(column for column in _customers.c if column.name not in _NOT_SHOWN),
+    *(column for column in _stats.c if column.name != "customer_id"),
+]
+_OWN_NAMES, _BEFORE_OWN = [column.name for column in _OWN], len(_PEOPLE.selected_columns)
+_WHOLE_PEOPLE = _PEOPLE.add_columns(*_OWN).join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True)
 
 _PLACES = {"email": 3, "phone": 4, "messenger": 5}  # of a contact's id in a row; its address is three further
 
 
 def _people(
-    connection: Connection, settings: Settings, ids: Iterable[int], secret: bytes, *, consents: bool
+    connection: Connection,
+    settings: Settings,
+    ids: Iterable[int],
+    secret: bytes,
+    *,
+    consents: bool,
+    kept: dict[int, dict[str, Any]] | None,
 ) -> dict[int, Facts]:
     """What hangs on the person alone, of those who are still there; consents are looked up only if asked for."""
-    rows = connection.execute(_PEOPLE, {"ids": ids}).all()
+    rows = connection.execute(_PEOPLE if kept is None else _WHOLE_PEOPLE, {"ids": ids}).all()
+    if kept is not None:
+        kept.update((row[0], dict(zip(_OWN_NAMES, row[_BEFORE_OWN:], strict=True))) for row in rows)
     usable = {row[place] for place in (3, 4, 5) for row in rows if row[place + 3] is not None}
     granted = _consents_in_force(connection, usable) if consents and usable else {}
     suppressed = _suppressions_in_force(connection, usable) if usable else {}
@@ -526,21 +564,13 @@ def _dicts(connection: Connection, query: Select[Any], ids: Iterable[int]) -> li
 # --- what templates see ---------------------------------------------------------------------------
 
 
-_NOT_OF_A_PERSON = ("external_id", "email_id", "phone_id", "messenger_id", "zones", "merged_into", "row_hash")
-_WHOLE_PEOPLE = (
-    select(
-        *(c for c in _customers.c if c.name not in _NOT_OF_A_PERSON), *(c for c in _stats.c if c.name != "customer_id")
-    )
-    .join(_stats, _stats.c.customer_id == _customers.c.id, isouter=True)
-    .where(among(_customers.c.id, "ids"))
-)
-
-
-def contexts(connection: Connection, settings: Settings, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """The template context of each item, in the items' order; names without a value are left out."""
-    people = {row["id"]: row for row in _dicts(connection, _WHOLE_PEOPLE, {item.customer_id for item in items})}
+def contexts(
+    connection: Connection, settings: Settings, items: Sequence[Item], people: Mapping[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The template context of each item, in the items' order; names without a value are left out. `people`: `fetch`'s rows."""
     own = {item.record_id for item in items if item.campaign.trigger.subject == "order" and item.record_id}
-    last = {person["last_order_id"] for person in people.values() if person["last_order_id"]}
+    known = [people[item.customer_id] for item in items if item.customer_id in people]
+    last = {person["last_order_id"] for person in known if person["last_order_id"]}
     orders = _orders_with_lines(connection, own | last)
     cases = _rows(connection, _cases, {i.record_id for i in items if i.campaign.trigger.subject == "case"})
     shop_events = _rows(connection, _shop_events, {i.record_id for i in items if i.campaign.trigger.subject == "event"})
@@ -593,25 +623,8 @@ def _customer(settings: Settings, person: Mapping[str, Any], orders: Mapping[int
     return known
 
 
-_PRIVATE = frozenset(
-    {
-        "id",
-        "external_id",
-        "email_id",
-        "phone_id",
-        "messenger_id",
-        "zones",
-        "merged_into",
-        "row_hash",
-        "last_order_id",
-        "customer_id",
-        "order_id",
-    }
-)
-
-
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None and key not in _PRIVATE}
+    return {key: value for key, value in row.items() if value is not None and key not in _NOT_SHOWN}
 
 
 def _orders_with_lines(connection: Connection, ids: set[int]) -> dict[int, dict[str, Any]]:

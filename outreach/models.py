@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Table, Text, TypeDecorator, UniqueConstraint, text
@@ -35,6 +36,7 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + micros * _MICROSECOND  # half the cost of making the timedelta by name
 
 
+@lru_cache(maxsize=10_000)  # rows that were written together have most of their times in common
 def _from_stored(micros: int | None) -> datetime | None:
     return None if micros is None else EPOCH + micros * _MICROSECOND
 

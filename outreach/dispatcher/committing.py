@@ -283,19 +283,24 @@ class _Look:
         may_go: list[tuple[Going, Facts, Send]] = []
         items_known = [one.item for one in known]
         now, secret = self.chunk.now, self.db.secret
-        fetched = facts.fetch(self.connection, self.settings, items_known, now, secret=secret) if known else []
+        people: dict[int, dict[str, Any]] = {}
+        fetched = (
+            facts.fetch(self.connection, self.settings, items_known, now, secret=secret, rows=people) if known else []
+        )
         for one, found in zip(known, fetched, strict=True):
             verdict = gates.decide(found, one.rules, self.settings, self.chunk.now)
             if isinstance(verdict, Send):
                 may_go.append((one, found, verdict))
             else:
                 stay.append((one.row, verdict))
-        ready = self._fill(may_go, stay) if may_go else []
+        ready = self._fill(may_go, people, stay) if may_go else []
         self._keep_streaks(before)
         return ready, stay
 
-    def _fill(self, may_go: Sequence[tuple[Going, Facts, Send]], stay: list[Stays]) -> list[Ready]:
-        contexts = facts.contexts(self.connection, self.settings, [one.item for one, _, _ in may_go])
+    def _fill(
+        self, may_go: Sequence[tuple[Going, Facts, Send]], people: Mapping[int, dict[str, Any]], stay: list[Stays]
+    ) -> list[Ready]:
+        contexts = facts.contexts(self.connection, self.settings, [one.item for one, _, _ in may_go], people)
         open_talks = self._conversations(may_go)
         wanted = [brings for one, _, _ in may_go if (brings := _coupon_of(one, self.settings)) is not None]
         self.desk = coupons.open_desk(self.connection, self.settings, self.chunk.now, wanted)

@@ -290,7 +290,8 @@ class _Drafting:
 
     def _page(self, connection: Connection, ids: Sequence[int]) -> None:
         items = [self._item(customer) for customer in ids]
-        found = facts.fetch(connection, self.settings, items, self.now, secret=self.db.secret)
+        people: dict[int, dict[str, Any]] = {}
+        found = facts.fetch(connection, self.settings, items, self.now, secret=self.db.secret, rows=people)
         going: list[tuple[Item, Facts, str]] = []
         for item, one in zip(items, found, strict=True):
             if one.withdrawn is not None:  # merged or erased this very moment
@@ -302,7 +303,7 @@ class _Drafting:
             else:
                 item.refused = frozenset(person.closed)
                 going.append((item, one, person.channel))
-        contexts = facts.contexts(connection, self.settings, [item for item, _, _ in going]) if going else []
+        contexts = facts.contexts(connection, self.settings, [item for item, _, _ in going], people) if going else []
         for (item, one, channel), context in zip(going, contexts, strict=True):
             self._leaving(item, one, channel, context)
 

@@ -164,14 +164,16 @@ class _Previewing:
         occasion = self._occasion()
         is_sample = occasion is None and self.campaign.trigger.subject != "customer"
         item = self._item(occasion)
-        found = facts.fetch(self.connection, self.settings, [item], self.now, secret=self.db.secret)[0]
+        people: dict[int, dict[str, Any]] = {}
+        secret = self.db.secret
+        found = facts.fetch(self.connection, self.settings, [item], self.now, secret=secret, rows=people)[0]
         item.arm = variant or self._drawn(found)
         by = channel or self._first(item, found)
         rules = facts.rules(item)
         if channel:
             rules = replace(rules, channels=(channel,))
         self._note(found, item, occasion)
-        context = facts.contexts(self.connection, self.settings, [item])[0]
+        context = facts.contexts(self.connection, self.settings, [item], people)[0]
         self.coupon = self._coupon(item, found)
         outgoing = self._sampled(item, found, by, context) if is_sample else self._filled(item, found, by, context)
         amount = Amount(1, outgoing.content.segments)

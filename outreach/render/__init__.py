@@ -238,8 +238,8 @@ class Templates:
     def _flat(self, path: str, ready: _Ready) -> Template | None:
         environment = self._environments["html"]
         constants = dict(environment.constants)
-        if isinstance(preheader := ready.entries.get("preheader"), str) and preheader.strip():
-            constants["email"] = {"preheader": _one_line(preheader)}
+        if isinstance(preheader := ready.entries.get("preheader"), str) and preheader:
+            constants["email"] = {"preheader": preheader}
 
         def read(name: str) -> nodes.Template | None:
             source = self._sources.get(FOLDER + name)
@@ -253,7 +253,7 @@ class Templates:
 
     def _entry(self, path: str, entry: Entry) -> Template | str:
         if not any(mark in entry.text for mark in ("{{", "{%", "{#")):
-            return entry.text
+            return _one_line(entry.text)
         environment = self._environments["text"]
         code = environment.compile("\n" * (entry.line - 1) + entry.text, name=path, filename=path)
         return environment.template_class.from_code(environment, code, environment.make_globals(None))
@@ -478,17 +478,17 @@ def _content(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Co
 
 
 def _email(ready: _Ready, facts: dict[str, Any], run: Run) -> Content:
-    head = {k: _one_line(_filled(t, facts)) for k, t in ready.entries.items() if k in ("subject", "preheader")}
-    facts["email"] = {key: text for key, text in head.items() if text}
+    subject, preheader = (_one_line(_filled(ready.entries.get(key, ""), facts)) for key in ("subject", "preheader"))
+    facts["email"] = {key: text for key, text in (("subject", subject), ("preheader", preheader)) if text}
     parts = _body(ready, facts, run)
     written = tidy(_filled(ready.written_text, facts)) if ready.written_text else ""
     made = html_and_text(parts, ready.body.filename or "", text=not ready.written_text)
     return Content(
         "email",
         written or made.text,
-        head.get("subject", ""),
+        subject,
         made.own_html,
-        head.get("preheader", ""),
+        preheader,
         links=_links(run),
         shape=made.shape,
         values=made.values,
@@ -512,6 +512,8 @@ def _links(run: Run) -> tuple[Link, ...]:
 
 def _one_line(text: str) -> str:
     """The text on one line: what goes into a header can begin no other header."""
+    if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
+        return text  # of all white space, only single spaces are printable
     return " ".join(text.split())
 
 

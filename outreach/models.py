@@ -589,7 +589,7 @@ class ContentShape(SQLModel, table=True):
     __tablename__ = "content_shapes"
     key: str = Field(primary_key=True)
     words: str = Field(sa_type=Text)  # render.Shape as JSON
-    at: datetime = Field(sa_type=UtcTime)  # first used
+    at: datetime = Field(sa_type=UtcTime)  # used since, at most a month before it last was
 
 
 class MessageEvent(SQLModel, table=True):

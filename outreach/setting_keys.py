@@ -565,7 +565,12 @@ SETTINGS = Record(
             "Who is told of pauses and doubtful messages.",
         ),
         Key("sms_segments", whole(1, 10), "`check` warns of an SMS of more parts than this.", "2"),
-        Key("keep_bodies", DURATION, "How long the text of sent messages is kept.", "24 months"),
+        Key(
+            "keep_bodies",
+            DURATION,
+            "How long what messages said is kept; of those in doubt it stays until they are settled.",
+            "24 months",
+        ),
     ),
     "{business: {name: My Shop, timezone: America/Mexico_City, currency: MXN}}",
 )

@@ -235,6 +235,48 @@ def test_what_all_copies_of_an_email_share_is_kept_once_and_each_can_be_read_as_
     assert {kept[message].shape for message in messages} == {"", shape.key}
 
 
+def test_what_messages_said_is_kept_as_long_as_asked_and_that_of_doubtful_ones_until_they_are_settled(
+    shop: Shop,
+) -> None:
+    keep, never = Duration(months=2), (lambda: False)  # 62 days
+    page = "---\nsubject: Hola\n---\n<h1>{{{{ customer.first_name }}}}</h1><p>{}</p>"
+
+    def sent(words: str, after: int) -> int:
+        at = NOW + timedelta(days=after)
+        message = shop.message(shop.customer(), ready_at=at, expires_at=at + timedelta(days=1))
+        shop.templates[EMAIL] = page.format(words)
+        assert shop.dispatch(at).sent == 1
+        return message
+
+    def is_status(message: int, status: Status) -> None:
+        with store.write(shop.db) as connection:
+            connection.execute(update(table(Message)).where(table(Message).c.id == message).values(status=status))
+
+    def kept() -> tuple[set[int], list[str]]:
+        shapes = sorted(row.words for row in shop.all_of(ContentShape))
+        return {row.message_id for row in shop.all_of(MessageContent)}, [
+            word for words in shapes for word in ("once", "often", "doubt") if word in words
+        ]
+
+    once, doubt, often, again = sent("once", 0), sent("doubt", 0), sent("often", 0), sent("often", 40)
+    is_status(doubt, Status.UNKNOWN)
+    assert kept() == ({once, doubt, often, again}, ["doubt", "often", "once"])
+
+    assert contents.expire(shop.db, keep, NOW + timedelta(days=62), never) == 0
+    assert contents.expire(shop.db, keep, NOW + timedelta(days=63), lambda: True) == 0
+    assert contents.expire(shop.db, keep, NOW + timedelta(days=63), never) == 2
+    assert kept() == ({doubt, again}, ["doubt", "often", "once"])  # a shape may have been used for a month since
+    assert contents.expire(shop.db, keep, NOW + timedelta(days=103), never) == 1
+    assert kept() == ({doubt}, ["doubt", "often"])
+
+    last = sent("once", 104)
+    is_status(doubt, Status.SENT)
+    assert contents.expire(shop.db, keep, NOW + timedelta(days=135), never) == 1
+    assert kept() == ({last}, ["once"])
+    with store.read(shop.db) as connection:
+        assert "once" in contents.html_of(connection, last, "")
+
+
 def test_dispatching_again_sends_nothing_again(shop: Shop) -> None:
     shop.message(shop.customer())
     shop.dispatch()

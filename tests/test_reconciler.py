@@ -375,6 +375,27 @@ def test_a_message_that_the_provider_has_is_sent_and_known_by_its_id(rig: Rig) -
     assert rig.reconcile(NOW + HOUR) == ReconcileCounts()
 
 
+def test_texts_are_deleted_once_they_are_older_than_the_settings_say_but_not_those_of_messages_in_doubt(
+    rig: Rig,
+) -> None:
+    rig.settings = replace(rig.settings, keep_bodies=Duration(days=90))
+    sms(rig).takes = lambda outgoing: outgoing.address.endswith("0")
+    rig.begin(2)
+    rig.dispatch()
+    late = NOW + 91 * DAY
+    rig.reconcile(NOW + MINUTE)
+    rig.change(look_at=None)
+    doubtful = {row.id for row in rig.messages() if row.status == Status.UNKNOWN}
+    assert (len(doubtful), len(rows_of(rig.db, MessageContent))) == (1, 2)
+
+    assert rig.reconcile(NOW + 90 * DAY).expired == 0
+    counts = rig.reconcile(late)
+
+    assert (counts, counts.as_json()["expired"]) == (ReconcileCounts(expired=1), 1)
+    assert {row.message_id for row in rows_of(rig.db, MessageContent)} == doubtful
+    assert "expired" not in rig.reconcile(late).as_json()
+
+
 def test_what_the_provider_reported_settles_a_message_without_asking(rig: Rig) -> None:
     rig.begin(2)
     rig.dispatch()
@@ -1056,7 +1077,7 @@ def test_a_look_without_anything_in_doubt_is_a_handful_of_statements(rig: Rig) -
 
     rig.reconcile(NOW)
 
-    assert len([one for one in statements if not one.startswith("BEGIN")]) == 4
+    assert len([one for one in statements if not one.startswith("BEGIN")]) == 5
 
 
 def test_the_last_look_is_kept_for_status(rig: Rig) -> None:

@@ -419,7 +419,7 @@ def test_a_context_has_the_answer_only_where_an_answer_started_it(db: Database, 
     ]
 
     with store.read(db) as connection:
-        mine, other = facts.contexts(connection, settings, items)
+        mine, other = facts.contexts(connection, settings, items, {})
 
     expected = {"survey": "csat", "scale": "1-5", "score": 4, "satisfied": True, "at": NOW}
     assert (mine["answer"], "answer" in other) == (expected, False)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from outreach import releases, store
+from outreach import contents, releases, store
 from outreach.channels import Channels
 from outreach.models import Status
 from outreach.reconciler import accounts, looking, settling
@@ -32,12 +32,13 @@ class ReconcileCounts:
     sent: int = 0
     planned: int = 0  # again
     unknown: int = 0  # still
+    expired: int = 0  # texts that have been kept as long as the settings say
     by_reason: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """The same as plain data; `expired` only where there is one."""
         counts = {"looked": self.looked, "sent": self.sent, "planned": self.planned, "unknown": self.unknown}
-        return {**counts, "by_reason": dict(self.by_reason)}
+        return counts | ({"expired": self.expired} if self.expired else {}) | {"by_reason": dict(self.by_reason)}
 
 
 def reconcile(
@@ -52,6 +53,7 @@ def reconcile(
     """
     Settle messages in doubt by what providers reported, and by asking them for at most `limit` that are due.
 
+    Texts older than `keep_bodies` are deleted besides, but for those of messages that are still in doubt.
     Any number of processes may do so at once, and be cut off anywhere: two that ask at the same time
     ask twice, and settle once. No transaction is open while a provider is asked. `stop` is asked
     before each hundred. `channels` that are given stay open for the next look; they are for this
@@ -68,7 +70,7 @@ def reconcile(
     finally:
         if channels is None:
             opened.close()
-    counts = _counts_of(tally)
+    counts = _counts_of(tally, contents.expire(db, settings.keep_bodies, now, stop or (lambda: False)))
     with store.write(db) as connection:
         passed = now + timedelta(seconds=time.monotonic() - began)
         store.record_tick(connection, STAGE, now, passed, counts.as_json())
@@ -122,7 +124,7 @@ def _by_places(batch: Sequence[Doubt]) -> Iterable[list[Doubt]]:
         yield list(part)
 
 
-def _counts_of(tally: Tally) -> ReconcileCounts:
+def _counts_of(tally: Tally, expired: int) -> ReconcileCounts:
     by_status: Counter[str] = Counter()
     by_reason: Counter[str] = Counter()
     for (status, why), count in tally.items():
@@ -133,5 +135,6 @@ def _counts_of(tally: Tally) -> ReconcileCounts:
         sent=by_status[Status.SENT],
         planned=by_status[Status.PLANNED],
         unknown=by_status[Status.UNKNOWN],
+        expired=expired,
         by_reason={str(why): count for why, count in sorted(by_reason.items())},
     )

@@ -92,14 +92,15 @@ def expire(db: Database, keep: Duration, now: datetime, stop: Callable[[], bool]
     dropped = 0
     for _ in range(MOST_STEPS):
         with store.read(db) as connection:
-            if connection.execute(_OLD, {"before": before}).first() is None:
-                break
-        if stop():
+            is_done = connection.execute(_OLD, {"before": before}).first() is None
+        if stop() or (is_done and not dropped):
             break
         with store.write(db) as connection:
+            if is_done:
+                connection.execute(_UNUSED, {"unused": before - USED - MARGIN, "before": before})
+                break
             old = connection.execute(_OLD, {"before": before}).scalars().all()
             forget(connection, old)
-            connection.execute(_UNUSED, {"unused": before - USED - MARGIN, "before": before})
         dropped += len(old)
     return dropped
 

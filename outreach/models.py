@@ -605,6 +605,7 @@ class MessageEvent(SQLModel, table=True):
             sqlite_where=text("kind IN ('bounced', 'complained')"),
             postgresql_where=text("kind IN ('bounced', 'complained')"),
         ),
+        Index("ix_events_failed", "at", sqlite_where=text("kind = 'failed'"), postgresql_where=text("kind = 'failed'")),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     event_id: str = Field(unique=True)  # the provider's, or made from its content: repeats are harmless
@@ -640,6 +641,7 @@ class Inbox(SQLModel, table=True):
     text: str = Field(default="", sa_type=Text)  # of a reply
     code: str = ""
     detail: str = ""
+    fault: str = ""
     raw: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))  # all the provider said
     contact_id: int | None = Field(default=None, sa_type=BigId)  # whose address it is
     message_id: int | None = Field(default=None, sa_type=BigId)  # once handled

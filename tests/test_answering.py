@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,8 +24,8 @@ from outreach import (
     store,
 )
 from outreach.campaigns import ANSWERS
-from outreach.channels import InboundEvent
-from outreach.errors import NotFound, OutreachError
+from outreach.channels import InboundEvent, Outcome, Outgoing, Receipt, Silent
+from outreach.errors import ChannelError, NotFound, OutreachError
 from outreach.inbox import words
 from outreach.intents import Intent
 from outreach.models import (
@@ -288,6 +288,27 @@ def test_a_person_answers_on_the_replys_channel_at_any_hour(db: Database, tmp_pa
     assert only_reply(db).answered_at == NIGHT
     (case,) = rows_of(db, Case)
     assert case.answered_at == NIGHT
+
+
+def test_an_answer_that_its_channel_cannot_take_is_tried_again_minutes_later_and_not_for_ever(
+    db: Database, shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(Silent):
+        tried = 0
+
+        def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
+            for outgoing in batch:
+                Wrong.tried += 1
+                yield Receipt(outgoing.public_id, Outcome.LATER, detail="the login is wrong")
+            raise ChannelError("channels.sms: the login is wrong")
+
+    heard(db, shop, written("¿Cuándo llega?"))
+    answering.answer(db, shop, LATER, only_reply(db).id, text="Mañana.")
+    monkeypatch.setattr(channels, "open_channel", lambda *_: Wrong())
+
+    for minutes, tried in ((1, 1), (2, 1), (7, 2)):
+        dispatcher.dispatch(db, shop, LATER + timedelta(minutes=minutes))
+        assert Wrong.tried == tried
 
 
 def test_the_same_answer_again_is_not_sent_twice_and_the_first_time_stays(db: Database, shop: Settings) -> None:

@@ -284,6 +284,22 @@ def test_html_of_a_shape_reads_as_if_it_had_been_written_whole(
     assert b"\n." not in raw
 
 
+@pytest.mark.parametrize("length", range(70, 80))
+def test_a_value_ending_in_a_dot_begins_no_line_with_it_wherever_lines_break(length: int) -> None:
+    for value in ("." * length, "." + "x" * length + ".", "x" * length + ".", "ñ" * length + "."):
+        gaps = Gaps(("<p>", "</p>"), (0,))
+        content = Content("email", f"<p>{value}</p>", subject="x", shape=Shape(gaps, gaps, "0"), values=(value,))
+        last = Gaps(("<p>", ""), (0,))
+        at_the_end = Content("email", f"<p>{value}", subject="x", shape=Shape(last, last, "1"), values=(value,))
+        for one in (content, at_the_end):
+            raw = mime.message(an_email(content=one, unsubscribe_url=""), SENDER)
+
+            assert b"\n." not in raw
+            assert body(raw, "html") == one.html
+            assert body(raw, "plain") == one.text
+            assert max(map(len, raw.split(b"\r\n"))) <= 76
+
+
 @given(text=bodies)
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_text_alone_reads_as_it_was_written(text: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
-from outreach import channels, dispatcher, planner, store
+from outreach import channels, dispatcher, planner, releases, store
 from outreach.channels import Blame, Outcome, Outgoing, Receipt, Silent
 from outreach.dispatcher import handing, recording, tick, watching
 from outreach.errors import DatabaseError
@@ -390,18 +390,89 @@ def test_a_refused_text_ends_the_message_and_blames_nobody(
     assert (rows_of(db, Suppression), rows_of(db, MessageEvent)) == ([], [])
 
 
-def test_a_campaign_whose_every_text_is_refused_is_paused_before_all_of_it_has_failed(
-    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("blame", [Blame.MESSAGE, Blame.PLACE])
+def test_a_campaign_of_which_everything_is_refused_is_paused_and_none_of_it_has_failed(
+    blame: Blame, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = shop_settings(tmp_path)
-    answering(monkeypatch, refusing(Blame.MESSAGE, "21617"))
+    provider = answering(monkeypatch, refusing(blame, "21617"))
     planned(db, settings, 250)
 
     dispatcher.dispatch(db, settings, NOW)
 
     (state,) = rows_of(db, CampaignState)
-    assert state.paused_reason == "5 texts and more were refused, and none was taken: no"
-    assert len(rows_of(db, Message, status=Status.FAILED)) == dispatcher.CHUNK
+    assert state.paused_reason == "5 messages and more were refused, and none was taken: no"
+    assert len(provider.got) == dispatcher.CHUNK
+    assert len(rows_of(db, Message, status=Status.PLANNED)) == 250
+
+    provider.answer = accepted
+    releases.resume(db, "texts", NOW)
+    assert dispatcher.dispatch(db, settings, NOW).sent == 250
+
+
+def test_one_country_that_cannot_be_reached_goes_on_by_the_next_channel_and_stops_nobody_else(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_settings(tmp_path)
+    refuse = refusing(Blame.PLACE, "21408")
+    answering(monkeypatch, lambda message: (refuse if message.address.endswith("0") else accepted)(message))
+    planned(db, settings, 30, "sms, whatsapp")
+
+    dispatcher.dispatch(db, settings, NOW)
+
+    sent = Counter(row.channel for row in rows_of(db, Message, status=Status.SENT))
+    assert sent == {"sms": 27, "whatsapp": 3}
+    assert (rows_of(db, Suppression), rows_of(db, MessageEvent)) == ([], [])
+    assert rows_of(db, CampaignState)[0].paused_at is None
+
+
+def test_a_mistake_of_one_campaign_pauses_that_campaign_alone_and_costs_no_message(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_settings(tmp_path)
+    wrong = TEXTS.replace("CHANNELS", "whatsapp")
+
+    def answer(message: Outgoing) -> Receipt:
+        if message.channel == "sms":
+            return accepted(message)
+        return Receipt(message.public_id, Outcome.LATER, detail="no such template", blame=Blame.CAMPAIGN)
+
+    provider = answering(monkeypatch, answer)
+    publish(db, settings, NOW - timedelta(hours=1), right=TEXTS.replace("CHANNELS", "sms"), wrong=wrong)
+    feed(db, settings, NOW, customers=[customer(n, created_at=NOW) for n in range(20)])
+    planner.plan(db, settings, NOW)
+
+    dispatcher.dispatch(db, settings, NOW)
+
+    states = {row.name: row.paused_reason for row in rows_of(db, CampaignState)}
+    assert states == {"right": "", "wrong": "whatsapp: no such template"}
+    assert len(provider.got) == 40
+    assert Counter((row.campaign, row.status, row.attempts) for row in rows_of(db, Message)) == {
+        ("right", Status.SENT, 1): 20,
+        ("wrong", Status.PLANNED, 0): 20,
+    }
+
+
+def test_while_nobody_can_be_reached_a_message_waits_for_as_long_as_it_may(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop_settings(tmp_path)
+    provider = answering(
+        monkeypatch, lambda message: Receipt(message.public_id, Outcome.LATER, detail="no route", blame=Blame.ROUTE)
+    )
+    planned(db, settings, 3)
+    now = NOW
+    while now < NOW + timedelta(days=1):
+        dispatcher.dispatch(db, settings, now)
+        now += timedelta(minutes=10)
+    assert 20 <= len(provider.got) / 3 <= 60
+    assert {(row.status, row.blocked_by, row.attempts) for row in rows_of(db, Message)} <= {
+        (Status.PLANNED, Reason.CHANNEL, 0),
+        (Status.PLANNED, Reason.RATE, 0),
+    }
+
+    provider.answer = accepted
+    assert dispatcher.dispatch(db, settings, now + timedelta(hours=1)).sent == 3
 
 
 def test_what_is_refused_for_now_is_given_up_after_eight_attempts(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from sqlalchemy import event
 from outreach import planner, releases, store
 from outreach.errors import ClockError
 from outreach.models import CampaignState, Enrolment, Fresh, Message, Reason, Status
-from outreach.settings import Settings
+from outreach.settings import OrderEstimates, Settings
 from outreach.store import Database
+from outreach.values import Duration
 from tests.conftest import NOW
 from tests.shop import customer, feed, order, publish, rows_of, shop_settings
 
@@ -91,6 +93,24 @@ def test_what_happened_before_the_first_publish_is_left_alone(db: Database, sett
     planner.plan(db, settings, NOW + 5 * DAY)
 
     assert rows_of(db, Enrolment) == []
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_an_order_on_its_way_when_a_campaign_starts_is_followed_up_once_it_has_arrived(
+    switched: bool, db: Database, settings: Settings
+) -> None:
+    settings = replace(settings, orders=OrderEstimates(delivered=("shipped", Duration(days=5))))
+    on_its_way = order(1, "c1", NOW - 4 * DAY, shipped_at=NOW - 3 * DAY)
+    arrived = order(2, "c1", NOW - 9 * DAY, shipped_at=NOW - 8 * DAY)
+    feed(db, settings, NOW, customers=[customer(1)], orders=[on_its_way, arrived])
+    if switched:
+        publish(db, settings, NOW, thanks=THANKS + "    active: no\n", other=THANKS)
+        planner.plan(db, settings, NOW + HOUR)  # all that the queue held is consumed
+    publish(db, settings, NOW + 2 * HOUR, thanks=THANKS)
+    for days in (1, 3, 9):
+        planner.plan(db, settings, NOW + days * DAY)
+
+    assert [row.occasion_at for row in rows_of(db, Enrolment, campaign="thanks")] == [NOW + 2 * DAY]
 
 
 def test_a_delivery_date_filled_in_late_is_seen_and_a_step_past_its_expiry_ends_as_late_data(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -16,6 +16,8 @@ from sqlalchemy import insert, select, update
 from sqlmodel import SQLModel
 
 from outreach import manual, releases, store
+from outreach.channels import Outcome, Outgoing, Receipt, outbox
+from outreach.channels.mime import with_token
 from outreach.errors import CampaignError, ChannelError, NotFound, OutreachError, TemplateError
 from outreach.manual import Preview
 from outreach.models import CampaignState, Suppression, table
@@ -333,6 +335,29 @@ def test_a_test_copy_is_marked_and_nothing_is_written_of_it(shop: Shop) -> None:
     assert (whatsapp["variables"], whatsapp["text"]) == ({"1": "[TEST] Ana", "2": "o2"}, "[TEST] Pedido o2")
     assert all(one["id"].startswith("test-") for one in (sms, whatsapp))
     assert len(files) == 3
+
+
+def test_a_test_copy_leaves_at_any_hour_and_with_the_longest_address_for_answers(
+    quick: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a Saturday, before a Monday's sending hours; with a reply-to of 31 characters before the @."""
+    changed(quick, sending_hours={"default": parse_week_hours({"mon-fri": "09:00-20:00"})})
+    seen: list[Outgoing] = []
+
+    def send(_: object, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
+        for outgoing in batch:
+            seen.append(outgoing)
+            yield Receipt(outgoing.public_id, Outcome.ACCEPTED, "p")
+
+    monkeypatch.setattr(outbox.Outbox, "send", send)
+    saturday = NOW + timedelta(days=(5 - NOW.weekday()) % 7)
+    made = manual.preview(quick.db, quick.settings, quick.files, saturday, "thanks", "hello", "c1", channel="email")
+    assert made.outgoing.valid_until is not None
+    manual.send_test(quick.db, quick.settings, made, "me@example.com", saturday)
+
+    (copy,) = seen
+    assert copy.valid_until is None
+    assert len(with_token(f"{'r' * 31}@shop.example", copy.public_id).rpartition("@")[0]) <= 64
 
 
 def test_the_mark_counts_as_part_of_the_text(quick: Shop) -> None:

@@ -197,6 +197,13 @@ def test_control_characters_and_direction_overrides_in_values_are_dropped() -> N
     assert sms("{{ customer.city }}", facts).text == "ab[31mc\nd"
 
 
+def test_an_email_that_shows_nothing_is_an_error_and_one_of_pictures_alone_is_not() -> None:
+    head = "---\nsubject: x\n---\n"
+    with pytest.raises(TemplateError, match="is empty for these facts"):
+        email(head + "<p>{% if customer.city %}Hola{% endif %}</p>", {"customer": {}})
+    assert email(head + '<p><img src="https://shop.example/a.png" alt=""></p>', {"customer": {}}).text == ""
+
+
 def test_an_empty_message_is_an_error() -> None:
     assert "empty" in str(refused("{% if customer.city %}x{% endif %}"))
 
@@ -372,7 +379,7 @@ def test_escaping_cannot_be_switched_off(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_no_name_whatever_breaks_a_header_or_the_html(name: str) -> None:
     content = email(
-        "---\nsubject: Hola {{ customer.city }}.\n---\n<p>{{ customer.city }}</p>", {"customer": {"city": name}}
+        "---\nsubject: Hola {{ customer.city }}.\n---\n<p>Hola {{ customer.city }}</p>", {"customer": {"city": name}}
     )
     assert len(content.subject.splitlines()) == 1
     assert content.html.count("<") == 2
@@ -659,6 +666,46 @@ def test_a_block_that_the_layout_does_not_have_is_an_error() -> None:
     text = '---\nsubject: x\n---\n{% extends "layout.email.j2" %}\n{% block contnt %}x{% endblock %}'
     problem = next(p for p in found(text, "a.email.j2") if p.id == "template-block")
     assert (problem.line, "did you mean `content`" in problem.hint) == (5, True)
+
+
+def test_a_block_may_stand_in_a_block_of_any_layout() -> None:
+    files = {
+        "root.email.j2": "{% block content %}{% endblock %}{{ links.unsubscribe }}",
+        "middle.email.j2": '{% extends "root.email.j2" %}{% block content %}<p>{% block words %}{% endblock %}</p>{% endblock %}',
+        "a.email.j2": '---\nsubject: x\n---\n{% extends "middle.email.j2" %}{% block words %}Hola{% endblock %}',
+        "b.email.j2": '---\nsubject: x\n---\n{% extends "middle.email.j2" %}{% block wrds %}Hola{% endblock %}',
+    }
+    made = templates(files)
+
+    assert made.problems("a", ["email"]) == []
+    assert made.render("a", "email", "es", {}, link=numbered()).text.startswith("Hola")
+    assert [(one.id, "words" in one.hint) for one in made.problems("b", ["email"])] == [("template-block", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("<p>Hola</p><![foo[x]]>", "its HTML cannot be read"),
+        ("<p>{{ customer.first_name }}</p><![foo[x]]>", "its HTML"),
+    ],
+)
+def test_html_that_cannot_be_read_is_an_error_of_its_template(text: str, what: str) -> None:
+    made = templates({"a.email.j2": f"---\nsubject: x\n---\n{text}{{{{ links.unsubscribe }}}}"})
+
+    with pytest.raises(TemplateError, match=what) as caught:
+        made.render("a", "email", "es", {"customer": {"first_name": "Ana"}}, link=numbered())
+
+    assert caught.value.template == "message_templates/a.email.j2"
+    assert "Ana" not in str(caught.value)
+    assert what in str(only([one for one in made.problems("a", ["email"]) if not one.warning]))
+
+
+def test_half_a_character_is_dropped_and_stops_no_message() -> None:
+    text = '{{ "\\ud83d" }}Hola {{ customer.first_name }} {{ "a" ~ customer.last_name }}'
+    content = sms(text, {"customer": {"first_name": "An\udc00a", "last_name": "\ud83dB"}})
+
+    assert content.text == "Hola Ana aB"
+    content.text.encode()
 
 
 def test_a_layout_that_is_not_there_is_an_error_with_the_nearest_match() -> None:

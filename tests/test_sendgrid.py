@@ -1000,6 +1000,39 @@ def test_what_messages_of_one_shape_share_stands_in_a_request_once(fake: FakeSen
     }
 
 
+def test_messages_without_any_value_of_their_own_share_a_request(fake: FakeSendGrid) -> None:
+    same = Shape(Gaps(("<p>Hola</p>",), ()), Gaps(("Hola",), ()), "same")
+    apart = Shape(Gaps(("<p>Hola</p>",), ()), None, "apart")
+    messages = [shaped(n, same) for n in range(5)] + [shaped(n, apart, text=f"texto {n}") for n in range(5, 9)]
+
+    receipts = list(opened(fake, batch=100).send(messages))
+
+    assert outcomes(receipts) == [Outcome.ACCEPTED] * 9
+    assert len(fake.requests) == 2
+    assert {mail.public_id: (mail.text, mail.html) for mail in fake.accepted} == {
+        message.public_id: (message.content.text, message.content.html) for message in messages
+    }
+
+
+def test_a_request_that_cannot_be_written_has_certainly_not_left(
+    fake: FakeSendGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outreach.channels.sendgrid.body_of", lambda *_, **__: 1 / 0)
+
+    receipts = list(opened(fake, batch=2).send(emails(3)))
+
+    assert outcomes(receipts) == [Outcome.LATER] * 3
+    assert {receipt.detail for receipt in receipts} == {"it cannot be written (ZeroDivisionError)"}
+    assert fake.requests == []
+
+
+def test_a_channel_that_was_closed_opens_again(fake: FakeSendGrid) -> None:
+    channel = opened(fake)
+    for number in range(2):
+        assert outcomes(list(channel.send([an_email(number)]))) == [Outcome.ACCEPTED]
+        channel.close()
+
+
 def test_a_value_that_text_and_html_write_alike_in_all_messages_of_a_request_leaves_once(fake: FakeSendGrid) -> None:
     both = Shape(Gaps(("<b>", " y ", "</b>"), (0, 1)), Gaps(("", " con ", "."), (1, 0)), "both")
     messages = [shaped(n, both, f"Ana {n} ñ", "Luz &amp; Sol" if n == 7 else f"Luz {n}") for n in range(20)]

@@ -21,6 +21,7 @@ from outreach.models import (
     Consent,
     Contact,
     Customer,
+    CustomerTag,
     Message,
     MessageContent,
     MessageEvent,
@@ -123,6 +124,20 @@ def test_somebody_reached_is_sent_with_the_score_and_the_notes_kept(db: Database
     assert (answer.customer_id, answer.occasion, answer.campaign) == (message.customer_id, message.occasion, "calls")
     assert said == "recorded as reached"
     assert tasks.listed(db, settings) == []
+
+
+def test_somebody_reached_gets_the_tag_of_the_step_and_nobody_else_does(db: Database, settings: Settings) -> None:
+    files = files_of(SCRIPT, calls=CALLS.replace("expires: 2 days", "expires: 2 days, tag: called"))
+    people = [customer(n, call_consent="yes") for n in (1, 2)]
+    waiting(db, settings, *people, files=files)
+
+    for result in (Result.NO_ANSWER, Result.REACHED):
+        tasks.done(db, settings, opened(db, settings).task.id, result, NOW)
+
+    reached = [row.customer_id for row in rows_of(db, Message, status=Status.SENT)]
+    assert [(row.customer_id, row.tag, row.by_campaign) for row in rows_of(db, CustomerTag)] == [
+        (*reached, "called", True)
+    ]
 
 
 def test_nobody_answering_three_times_ends_it(db: Database, settings: Settings) -> None:

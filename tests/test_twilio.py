@@ -270,12 +270,17 @@ def test_a_template_without_variables_names_none(twilio: FakeTwilio, channel: Op
     assert "ContentVariables" not in form(twilio)
 
 
-def test_outside_the_window_a_message_without_a_template_stops_the_campaign(twilio: FakeTwilio, channel: Opens) -> None:
-    receipts, wrong = until_stopped(channel("whatsapp").send([whatsapp(1, content_sid=""), whatsapp(2)]))
+def test_outside_the_window_a_message_without_a_template_stops_its_campaign_and_no_other(
+    twilio: FakeTwilio, channel: Opens
+) -> None:
+    first, second = sorted(
+        channel("whatsapp").send([whatsapp(1, content_sid=""), whatsapp(2)]), key=lambda receipt: receipt.public_id
+    )
 
-    assert [(one.public_id, one.outcome) for one in receipts] == [("m1", Outcome.LATER)]
-    assert "content_sid" in wrong
-    assert twilio.requests == []
+    assert (first.outcome, first.blame) == (Outcome.LATER, Blame.CAMPAIGN)
+    assert "content_sid" in first.detail
+    assert second.outcome is Outcome.ACCEPTED
+    assert len(twilio.accepted) == 1
 
 
 def test_messenger_gets_text_under_its_own_prefix(twilio: FakeTwilio, channel: Opens) -> None:
@@ -304,11 +309,16 @@ def test_free_text_that_comes_a_moment_too_late_stops_no_campaign(
     assert (receipt.outcome, receipt.blame) == expected
 
 
-def test_a_template_that_cannot_start_a_conversation_stops_the_campaign(twilio: FakeTwilio, channel: Opens) -> None:
-    twilio.born_failed[whatsapp().address] = 63016
+@pytest.mark.parametrize("code", [21655, 30007, 63016])
+def test_a_template_or_text_that_cannot_be_sent_stops_its_campaign_and_no_other(
+    code: int, twilio: FakeTwilio, channel: Opens
+) -> None:
+    twilio.born_failed[whatsapp().address] = code
 
-    with pytest.raises(ChannelError, match=r"content_sid.*63016"):
-        list(channel("whatsapp").send([whatsapp()]))
+    receipt = one(channel("whatsapp").send([whatsapp()]))
+
+    assert (receipt.outcome, receipt.blame, receipt.code) == (Outcome.LATER, Blame.CAMPAIGN, str(code))
+    assert receipt.detail == f"Twilio {code}: {MEANINGS[code].text}"
 
 
 # --- what the answers mean -------------------------------------------------------------------------------------------
@@ -359,6 +369,8 @@ def test_every_fault_has_been_thought_of() -> None:
         ("+15005550001", REFUSED, Blame.ADDRESS, "21211"),
         ("+15005550004", REFUSED, Blame.OPT_OUT, "21610"),
         ("+15005550009", REFUSED, Blame.ADDRESS, "21614"),
+        ("+15005550002", REFUSED, Blame.PLACE, "21612"),
+        ("+15005550003", REFUSED, Blame.PLACE, "21408"),
     ],
 )
 def test_the_recipients_of_twilio_s_test_credentials_mean_what_its_page_says(
@@ -372,8 +384,6 @@ def test_the_recipients_of_twilio_s_test_credentials_mean_what_its_page_says(
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"address": "+15005550002"}, "route"),
-        ({"address": "+15005550003"}, "Geo permissions"),
         ({"sender": "+15005550001"}, "`from`"),
         ({"sender": "+15005550007"}, "`from`"),
     ],
@@ -409,6 +419,8 @@ BORN_FAILED: list[tuple[int, Outcome, Blame]] = [
     (63014, REFUSED, Blame.OPT_OUT),
     *((code, REFUSED, Blame.ADDRESS) for code in (21211, 21614, 21635, 63003, 63024, 30004, 30005, 30006)),
     *((code, REFUSED, Blame.MESSAGE) for code in (35114, 35115, 35118, 63021, 21602, 21617, 21656, 63049)),
+    *((code, REFUSED, Blame.PLACE) for code in (21408, 21612)),
+    *((code, LATER, Blame.CAMPAIGN) for code in (21655, 30007)),
     *((code, LATER, Blame.SENDER) for code in (21611, 30001, 63018, 63038, 30022, 30023)),
     *((code, LATER, Blame.NOBODY) for code in (30003, 30036, 30047, 30610)),
     (30008, DOUBT, Blame.NOBODY),
@@ -427,7 +439,7 @@ def test_a_message_that_failed_as_it_was_made_is_no_success(
     assert receipt.provider_id == twilio.accepted[0].sid
 
 
-@pytest.mark.parametrize("code", [20003, 20404, 21408, 21608, 21606, 21612, 30034, 30007, 21655, 63007, 30002])
+@pytest.mark.parametrize("code", [20003, 20404, 21608, 21606, 30034, 63007, 30002])
 def test_the_codes_of_a_wrong_configuration_stop_the_campaign(code: int, twilio: FakeTwilio, channel: Opens) -> None:
     twilio.born_failed[sms().address] = code
 
@@ -443,7 +455,9 @@ def test_the_tests_name_every_outcome_that_the_table_has() -> None:
             assert (MEANINGS[code].outcome, MEANINGS[code].blame) == (outcome, blame)
     for meaning in MEANINGS.values():
         assert (meaning.blame is Blame.SENDER) <= (meaning.outcome is LATER)
-        assert (meaning.blame in (Blame.ADDRESS, Blame.OPT_OUT, Blame.MESSAGE)) == (meaning.outcome is REFUSED)
+        assert (meaning.blame in (Blame.ADDRESS, Blame.OPT_OUT, Blame.MESSAGE, Blame.PLACE)) == (
+            meaning.outcome is REFUSED
+        )
 
 
 def test_wrong_credentials_stop_the_campaign_and_hand_back_all_that_was_drawn(
@@ -579,7 +593,7 @@ def test_where_nobody_listens_nothing_was_sent() -> None:
         known = settings(fake, base_url=f"http://127.0.0.1:{closed.getsockname()[1]}")
         receipt = one(open_channel("sms", known).send([sms()]))
 
-    assert (receipt.outcome, receipt.blame) == (LATER, Blame.NOBODY)
+    assert (receipt.outcome, receipt.blame) == (LATER, Blame.ROUTE)
 
 
 def test_a_host_that_has_no_address_was_sent_nothing() -> None:

@@ -57,7 +57,7 @@ def _outgoing(db: Database, settings: Settings, address: str, news: News, now: d
         subject=words.subject(business, news.alarm, news.text, is_over=news.over),
     )
     return Outgoing(
-        public_id=f"alert-{store.keyed_hash(db.secret, 'alert', *key)}",
+        public_id=f"alert-{store.keyed_hash(db.secret, 'alert', *key)[:26]}",  # with `reply_to` it must fit an address
         channel="email",
         address=address,
         sender=settings.channels["email"].sender,

@@ -38,7 +38,14 @@ class Blame(StrEnum):
     ADDRESS = "address"  # REFUSED: nobody can be reached there on this channel; the step's next channel is tried
     OPT_OUT = "opt_out"  # REFUSED: the person told the provider to stop; taken as an opt-out
     MESSAGE = "message"  # REFUSED: this very text; neither the address nor another channel is to blame
+    PLACE = (
+        "place"  # REFUSED: not to that country or network from here; as ADDRESS, but nothing is wrong with the address
+    )
+    CAMPAIGN = "campaign"  # LATER: its campaign can send nothing by this channel until somebody mends it, and is paused
     SENDER = "sender"  # LATER: this sender was too fast; it alone is slowed
+    ROUTE = (
+        "route"  # LATER: nobody was reached who could have taken it; no attempt of the message's, and tried less often
+    )
     NOBODY = ""
 
 
@@ -83,6 +90,7 @@ class InboundEvent:
     text: str = ""  # of a reply
     code: str = ""
     detail: str = ""  # never an address or a body
+    fault: str = ""  # of a failure: what others of the sender, account or text would share, and what to do
     channel: str = ""  # that it is about, from a provider that serves several
     recipient: str = field(default="", compare=False, repr=False)  # of a message it is about, if it says so
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # all that was said of it

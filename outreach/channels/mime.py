@@ -281,7 +281,7 @@ def _quoted(text: str) -> bytes:
     data = _quoted_printable(_canonical(text) + b"\r\n")[:-2]
     if len(data) - data.rfind(b"\n") > LINE:  # no room for the equals sign
         cut = len(data) - (3 if data[-3:-2] == b"=" else 1)
-        data = data[:cut] + _SOFT + data[cut:]
+        data = data[:cut] + _SOFT + (b"=2E" if data[cut:] == b"." else data[cut:])
     return data + _SOFT
 
 

@@ -8,6 +8,10 @@ A message is drawn when a connection can take it, and is known by its Message-ID
 What a broken connection means (RFC 5321 section 4.2.5: the server answers for a message from its
 250 after the final dot on): before the dot was written nothing was accepted, and the message is
 tried once more at once, on a new connection; after it, the message is in doubt.
+
+A message that waits, for a connection or for the server, is not begun to be written later than
+HAND_OVER_SECONDS after it was drawn, whatever is tried again: then it was certainly not accepted, and
+is for later. Only a process that is stopped in the midst of writing one writes the rest when it wakes.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from outreach import clocks
 from outreach.channels import Blame, Finding, Outcome, Outgoing, Receipt, Silent, mime
 from outreach.channels.smtp_connection import End, How, Job, Server, fine
 from outreach.channels.smtp_pool import NotOpened, Pool
@@ -67,6 +72,7 @@ class Smtp(Silent):
         """
         Hand the batch over, on many connections at once; receipts come in the order of the answers.
 
+        A message that could not be handed over within HAND_OVER_SECONDS after it was drawn is for later.
         When the server cannot be reached at all, the whole batch is for later.
 
         Raises:
@@ -151,9 +157,10 @@ class _Sending:
         """What comes again first; those that cannot stand on the wire are refused in passing."""
         if self._again:
             return self._again.popleft()
+        drawn = clocks.read()  # before, not after: what the caller asked when he gave it may be long ago by then
         for outgoing in self._source:
             try:
-                return _job(outgoing, outgoing.sender or self._sender, self._reply_to)
+                return _job(outgoing, drawn, outgoing.sender or self._sender, self._reply_to)
             except ValueError:
                 self._refuse(outgoing, Blame.ADDRESS, "the address cannot stand in a message")
         return None
@@ -161,9 +168,9 @@ class _Sending:
     def _put_off(self) -> None:
         """The server is not there: this is said of every message at once, and none waits for a time-out of its own."""
         while self._again:
-            self._later(self._again.popleft(), self._down)
+            self._later(self._again.popleft(), self._down, Blame.ROUTE)
         for outgoing in self._source:
-            self._receipts.append(Receipt(outgoing.public_id, Outcome.LATER, detail=self._down))
+            self._receipts.append(Receipt(outgoing.public_id, Outcome.LATER, detail=self._down, blame=Blame.ROUTE))
 
     # --- receipts -------------------------------------------------------------------------------------------------
 
@@ -191,6 +198,8 @@ class _Sending:
             self._again_or_later(job, "the server closed the connection", fresh=True)
         elif end.how is How.SILENT:
             self._later(job, "the server did not answer in time")
+        elif end.how is How.LATE:
+            self._later(job, "its time to be handed over ran out")
         elif end.how is How.TOO_LARGE:
             self._refuse(job.outgoing, Blame.MESSAGE, "the message is too large for the server")
         else:
@@ -237,7 +246,7 @@ class _Sending:
 STOPPED = "the channel is stopped: its settings are wrong"
 
 
-def _job(outgoing: Outgoing, sender: str, reply_to: str = "") -> Job:
+def _job(outgoing: Outgoing, drawn: tuple[float, float], sender: str, reply_to: str) -> Job:
     """A message as it goes over the wire; ValueError if its address cannot."""
     from_, recipient = mime.read_sender(sender), mime.address(outgoing.address)
     return Job(
@@ -247,15 +256,16 @@ def _job(outgoing: Outgoing, sender: str, reply_to: str = "") -> Job:
         recipient=recipient,
         data=mime.message(outgoing, sender, reply_to) + b".\r\n",
         utf8=not (recipient.isascii() and from_.address.isascii()),
+        drawn=drawn,
     )
 
 
 def _blame(error: Exception) -> Blame:
     """A server that is reached, and says 421 with 4.7.x, finds us too fast."""
     if not isinstance(error, smtplib.SMTPResponseException):
-        return Blame.NOBODY
+        return Blame.ROUTE
     said = error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode()
-    return Blame.SENDER if error.smtp_code == 421 and said.startswith(b"4.7.") else Blame.NOBODY
+    return Blame.SENDER if error.smtp_code == 421 and said.startswith(b"4.7.") else Blame.ROUTE
 
 
 def _why(error: Exception) -> str:

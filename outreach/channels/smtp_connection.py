@@ -16,16 +16,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from outreach import clocks
 from outreach.channels import Outgoing
 from outreach.channels.smtp_replies import Reply, Stage, take_replies
 from outreach.errors import ChannelError
 
+HAND_OVER_SECONDS = 20.0  # a message begins to be written no later than this after it was drawn, or not at all
 DOT_TIMEOUTS = 6
 """
 The answer to a whole message may take so many times `timeout`: RFC 5321 section 4.5.3.2.6 asks for
 ten minutes, as a server may look for viruses first, and to give up earlier puts the message in doubt.
 """
-LONGEST_DOT = 240.0  # seconds: with the 30 of handing over, it stays within the five minutes of a claim
+LONGEST_DOT = 240.0  # seconds: with 30 until it is drawn and the 20 from then on, within the five minutes of a claim
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,14 @@ class Job:
     recipient: str
     data: bytes  # dots doubled, the final one included
     utf8: bool  # needs SMTPUTF8
+    drawn: tuple[float, float]  # when, by `clocks`
     tries: int = 0
     fresh: bool = False  # only on a connection that nothing was handed over on
+
+    @property
+    def late(self) -> bool:
+        """Whether it may leave no more: whoever claimed it may be believed dead by now, and it be sent by another."""
+        return clocks.elapsed(self.drawn) > HAND_OVER_SECONDS
 
 
 class How(StrEnum):
@@ -126,7 +134,8 @@ class How(StrEnum):
     ANSWERED = "answered"  # with anything else
     CLOSED = "closed"  # by the server, before the final dot was written, with no word about this message
     SILENT = "silent"  # no answer in time, before the final dot was written
-    DOUBT = "doubt"  # closed or silent after it
+    DOUBT = "doubt"  # closed or silent after it, or a yes before it
+    LATE = "late"  # its time was over before any of it was written
     TOO_LARGE = "too large"  # for what the server announces
     NOT_ASCII = "not ascii"  # an address, and the server does not announce SMTPUTF8
 
@@ -193,11 +202,18 @@ class Connection:
         self._write(b"NOOP\r\n")
 
     def begin(self, job: Job, now: float) -> End | None:
-        """Hand over a message: as much of it as can be said before the server answers."""
+        """
+        Hand over a message: as much of it as can be said before the server answers.
+
+        No byte of the message itself is written later than HAND_OVER_SECONDS after it was drawn, but
+        for the rest of what was begun in time.
+        """
         if job.utf8 and not self._utf8:
             return End(job, How.NOT_ASCII)
         if 0 < self._limit < len(job.data):
             return End(job, How.TOO_LARGE)
+        if job.late:
+            return End(job, How.LATE)
         self._job, self._failed, self._dotted = job, None, False
         self._wait(now)
         size = f" SIZE={len(job.data)}" if self._sizes else ""
@@ -292,11 +308,10 @@ class Connection:
         if reply.code == 421:  # whatever it answers (RFC 5321 section 3.8)
             return self._closing(stage, reply)
         if stage is Stage.DATA and reply.code == 354:
-            self._transfer()
-            return None
+            return self._transfer()
         if stage is Stage.DOT and not self._dotted:  # it did not want to hear the rest
             self.close()
-            return self._ended(How.ANSWERED if reply.code >= 400 else How.CLOSED, stage, reply)
+            return self._ended(How.ANSWERED if reply.code >= 400 else How.DOUBT, stage, reply)
         if stage is Stage.DOT:
             return self._ended(How.ACCEPTED if reply.code == 250 else How.ANSWERED, stage, reply)
         if stage is Stage.EMPTY:
@@ -309,14 +324,18 @@ class Connection:
             self._next()
         return self._refused() if self._failed and not self._awaited else None
 
-    def _transfer(self) -> None:
+    def _transfer(self) -> End | None:
         """The server waits for the message; for one that it has refused itself, it gets a lone dot (RFC 2920)."""
         if self._failed or self._job is None:
             self._awaited.append(Stage.EMPTY)
             self._write(b".\r\n")
-        else:
-            self._awaited.append(Stage.DOT)
-            self._write(self._job.data)
+            return None
+        if self._job.late:
+            self.close()  # with no dot, nothing is accepted: there is no other way back (RFC 5321 section 4.1.1.4)
+            return self._ended(How.LATE, Stage.DATA, Reply(354))
+        self._awaited.append(Stage.DOT)
+        self._unsent = memoryview(self._job.data)  # `react` writes it: a reply that is here already is not about it
+        return None
 
     def _refused(self) -> End | None:
         assert self._failed is not None  # noqa: S101

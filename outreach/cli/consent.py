@@ -119,7 +119,7 @@ def export(
     ctx: typer.Context,
     who: Who,
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write it there; else it is printed.")] = None,
-    as_json: show.Json = False,  # noqa: ARG001  it is JSON in any case
+    as_json: show.Json = False,
 ) -> None:
     """Give everything held about one person, as JSON."""
     import json
@@ -131,8 +131,12 @@ def export(
     if to is None:
         show.as_json(found)
         return
+    to.touch(mode=0o600)  # for nobody else to read
     to.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    show.line(f"{to} is written.")
+    if as_json:
+        show.as_json({"file": str(to)})
+    else:
+        show.line(f"{to} is written.")
 
 
 @customer.command()

@@ -113,7 +113,7 @@ def rollback(
 @app.command()
 def cancel(
     ctx: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="CAMPAIGN[/STEP]", help="`win_back`, or `win_back/offer`.")],
+    what: Annotated[str, typer.Argument(metavar="CAMPAIGN[/STEP]", help="`win_back`, or `win_back/door`.")],
     as_json: show.Json = False,
 ) -> None:
     """End the planned messages of a campaign, or of one step."""

@@ -95,7 +95,9 @@ def reconcile(
     if as_json:
         show.as_json(counts)
         return
-    by_reason = counts.pop("by_reason")
+    by_reason, expired = counts.pop("by_reason"), counts.pop("expired", 0)
+    if expired:
+        show.line(f"{expired:,} texts were older than `keep_bodies`, and are deleted.")
     show.table("Messages in doubt", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
     if by_reason:
         show.table("Why", ("Reason", ">Messages"), sorted(by_reason.items()))

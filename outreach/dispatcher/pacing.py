@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, collate, select, text, update
 
 from outreach import timing
 from outreach.models import Rate, table
@@ -30,8 +30,9 @@ from outreach.values import Limit, parse_limit
 
 _rates = table(Rate)
 _ADD = text("INSERT INTO rates (name, slowed) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING")
-_READ = select(_rates).where(among(_rates.c.name, "names")).order_by(_rates.c.name)
-_LOCK = _READ.with_for_update()
+_READ = select(_rates).where(among(_rates.c.name, "names"))
+# In the order that Python has, whatever the database's language: senders that are slowed are locked in it as well.
+_LOCK = {"sqlite": _READ, "postgresql": _READ.order_by(collate(_rates.c.name, "C")).with_for_update()}
 _WRITE = update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=bindparam("free"))
 _SLOW = (
     update(_rates)
@@ -152,7 +153,7 @@ def read(connection: Connection, settings: Settings, now: datetime, behind: Coun
     limited = [name for name, interval in intervals.items() if interval]
     if limited:
         connection.execute(_ADD, [{"name": name} for name in sorted(limited)])
-        rows = list(connection.execute(_LOCK, {"names": limited}))
+        rows = list(connection.execute(_LOCK[connection.dialect.name], {"names": limited}))
     else:
         rows = []
     others = [name for name in intervals if name not in limited]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from outreach import contents, store, timing
+from outreach import contents, store, tags, timing
+from outreach.campaigns import ANSWERS
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import pacing
 from outreach.dispatcher.committing import deferred
@@ -19,22 +20,27 @@ from outreach.gates import Defer
 from outreach.models import Contact, Message, Reason, Scope, Status, table
 from outreach.store import among
 
-MOST_TEXTS = 5  # of one campaign refused in a chunk, and none accepted: the text is wrong, not the recipient
+UNPAUSED_WAIT = timedelta(minutes=5)  # of an answer to a reply: no pause keeps it from being tried again and again
+MOST_REFUSED = 5  # of one campaign in a chunk, and none accepted: it is wrong, and not the recipients
+OF_CAMPAIGN = (Blame.MESSAGE, Blame.PLACE, Blame.CAMPAIGN)  # what may be its own mistake
 MOST_ATTEMPTS = 8  # at one message, of those that count: a back-off of some two hours in all
+SLOWED = (Blame.SENDER, Blame.ROUTE)  # the whole sender waits
 
 _messages, _contacts = table(Message), table(Contact)
 
 
 def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed: Handed, tally: Tally) -> None:
     """
-    Write what became of the chunk; a channel that is wrongly configured pauses its campaigns.
+    Write what became of the chunk; a channel that is wrongly configured pauses its campaigns, a campaign's own
+    mistake that campaign alone.
 
     A message that another process took for abandoned meanwhile is still ours to settle: nobody
     else has, or the claim would be gone.
     """
     _believe(connection, chunk, ready, handed)  # first: contacts are locked before senders, as in `committing`
     slowed = _slow(connection, chunk, ready, handed)
-    outcomes = [_outcome(one, handed, slowed, chunk.now) for one in ready]
+    stopped = _stopped(ready, handed)
+    outcomes = [_outcome(one, handed, slowed, stopped, chunk.now) for one in ready]
     sent = [one for one, (values, _) in zip(ready, outcomes, strict=True) if values["status"] is Status.SENT]
     _write_sent(connection, chunk, sent, handed)
     others = {
@@ -45,9 +51,9 @@ def record(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed:
     ours = _still_ours(connection, others.keys(), chunk.token)
     update_each(connection, [{"of": i, **others[i]} for i in ours])
     contents.forget(connection, [i for i in ours if "contact_id" in others[i]])
-    _tag(connection, sent)
-    for campaign, detail in _refused_texts(ready, handed).items():
-        reason = f"{MOST_TEXTS} texts and more were refused, and none was taken: {detail}"
+    put = [(one.going.item.customer_id, tag) for one in sent if (tag := one.going.item.step.tag)]
+    tags.put(connection, put)
+    for campaign, reason in sorted(stopped.items()):
         pause(connection, [campaign], reason, chunk.now)
     for channel, reason in handed.wrong.items():
         concerned = {one.going.item.campaign.name for one in ready if one.outgoing.channel == channel}
@@ -83,7 +89,13 @@ def _write_sent(connection: Connection, chunk: Chunk, sent: Sequence[Ready], han
 # --- the message -----------------------------------------------------------------------------------
 
 
-def _outcome(one: Ready, handed: Handed, slowed: Mapping[tuple[str, str], datetime], now: datetime) -> Change:
+def _outcome(
+    one: Ready,
+    handed: Handed,
+    slowed: Mapping[tuple[str, str], datetime],
+    stopped: Mapping[str, str],
+    now: datetime,
+) -> Change:
     receipt = handed.receipts.get(one.outgoing.public_id)
     if receipt is None and one.outgoing.public_id in handed.drawn:
         return _in_doubt("the channel did not say what became of it", now)
@@ -94,6 +106,8 @@ def _outcome(one: Ready, handed: Handed, slowed: Mapping[tuple[str, str], dateti
         return {"status": Status.SENT}, ("sent", "")
     if receipt.outcome is Outcome.DOUBT:
         return _in_doubt(receipt.detail, now)
+    if receipt.blame in OF_CAMPAIGN and one.going.item.campaign.name in stopped:
+        return _not_handed_over(one, receipt.detail, now)  # once mended, it may leave
     if receipt.outcome is Outcome.REFUSED:
         return refused(one.going.row, one.outgoing.channel, one.others, receipt, now)
     return _later(one, receipt, handed.wrong.get(one.outgoing.channel), slowed, now)
@@ -106,6 +120,8 @@ def _in_doubt(detail: str, now: datetime) -> Change:
 def _not_handed_over(one: Ready, wrong: str | None, until: datetime) -> Change:
     """The channel never saw it: it waits as before, or with its sender, and this attempt does not count."""
     reason = Reason.RETRY if wrong is None else Reason.CHANNEL
+    if wrong is not None and one.going.row.campaign == ANSWERS:
+        until += UNPAUSED_WAIT
     why = {"blocked_by": reason, "detail": wrong or "it was not handed over in time"}
     again = {"status": Status.PLANNED, "ready_at": until, "attempts": one.going.row.attempts}
     return {**again, **why, **UNSENT}, ("deferred", reason)
@@ -130,9 +146,10 @@ def _later(
     row, attempt = one.going.row, one.going.row.attempts + 1
     if wrong is not None:
         return _not_handed_over(one, wrong, now)
-    if receipt.blame is Blame.SENDER:
+    if receipt.blame in SLOWED:
+        reason = Reason.RATE if receipt.blame is Blame.SENDER else Reason.CHANNEL
         until, uncounted = slowed[one.outgoing.channel, one.outgoing.sender], {"attempts": row.attempts}
-        values, counted = deferred(row, Defer(until, Reason.RATE, receipt.detail), now)
+        values, counted = deferred(row, Defer(until, reason, receipt.detail), now)
         return {"status": Status.PLANNED, **UNSENT, **uncounted, **values}, counted
     if attempt >= MOST_ATTEMPTS:
         values = {"status": Status.FAILED, "reason": Reason.GAVE_UP, "detail": receipt.detail, **UNCLAIMED}
@@ -147,17 +164,25 @@ def _unit(public_id: str, attempt: int) -> float:
     return hashlib.sha256(f"{public_id}:{attempt}".encode()).digest()[0] / 256
 
 
-def _refused_texts(ready: Sequence[Ready], handed: Handed) -> dict[str, str]:
-    """The campaigns whose texts the providers refuse, with what the last refusal said."""
+def _stopped(ready: Sequence[Ready], handed: Handed) -> dict[str, str]:
+    """The campaigns that can send nothing as they are, or of which the providers refuse everything; with the reason."""
     told: dict[str, list[str]] = {}
     taken: set[str] = set()
+    found: dict[str, str] = {}
     for one in ready:
         receipt, campaign = handed.receipts.get(one.outgoing.public_id), one.going.item.campaign.name
-        if receipt is not None and receipt.outcome is Outcome.ACCEPTED:
+        if receipt is None:
+            continue
+        if receipt.outcome is Outcome.ACCEPTED:
             taken.add(campaign)
-        elif receipt is not None and receipt.blame is Blame.MESSAGE:
+        elif receipt.blame is Blame.CAMPAIGN:
+            found[campaign] = f"{one.outgoing.channel}: {receipt.detail}"
+        elif receipt.blame in OF_CAMPAIGN:
             told.setdefault(campaign, []).append(receipt.detail)
-    return {name: said[-1] for name, said in told.items() if len(said) >= MOST_TEXTS and name not in taken}
+    for campaign, said in told.items():
+        if len(said) >= MOST_REFUSED and campaign not in taken:
+            found.setdefault(campaign, f"{MOST_REFUSED} messages and more were refused, and none was taken: {said[-1]}")
+    return found
 
 
 # --- the sender ------------------------------------------------------------------------------------
@@ -166,7 +191,7 @@ def _refused_texts(ready: Sequence[Ready], handed: Handed) -> dict[str, str]:
 def _slow(
     connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed: Handed
 ) -> dict[tuple[str, str], datetime]:
-    """Slow the senders that were too fast, or whose provider is out of order; gives until when each is."""
+    """Slow the senders that were too fast, or whose provider is out of order or away; gives until when each is."""
     told: dict[tuple[str, str], Receipt] = {}
     through: set[tuple[str, str]] = set()
     for one in ready:
@@ -174,8 +199,8 @@ def _slow(
         by = (one.outgoing.channel, one.outgoing.sender)
         if receipt is None:
             continue
-        too_fast = receipt.outcome is Outcome.LATER and receipt.blame is Blame.SENDER
-        if too_fast or (receipt.outcome is Outcome.DOUBT and one.outgoing.channel in handed.broken):
+        waits = receipt.outcome is Outcome.LATER and receipt.blame in SLOWED
+        if waits or (receipt.outcome is Outcome.DOUBT and one.outgoing.channel in handed.broken):
             told.setdefault(by, receipt)
         elif receipt.outcome is Outcome.ACCEPTED:
             through.add(by)
@@ -188,19 +213,6 @@ def _slow(
 
 
 # --- the customer ----------------------------------------------------------------------------------
-
-
-def _tag(connection: Connection, sent: Sequence[Ready]) -> None:
-    """Put the step's tag on the customer; one that an import put there becomes ours as well."""
-    tags = {(one.going.item.customer_id, one.going.item.step.tag) for one in sent if one.going.item.step.tag}
-    if tags:  # in one order, so that two dispatchers never wait for each other
-        connection.execute(_TAG, [{"customer": customer, "tag": tag} for customer, tag in sorted(tags)])
-
-
-_TAG = text(
-    "INSERT INTO customer_tags (customer_id, tag, by_campaign) VALUES (:customer, :tag, TRUE)"
-    " ON CONFLICT (customer_id, tag) DO UPDATE SET by_campaign = TRUE"
-)
 
 
 def _believe(connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed: Handed) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text, update
 
-from outreach import contents, facts, releases, store, surveys
+from outreach import contents, facts, releases, store, surveys, tags
 from outreach.channels import Blame, Outcome, Receipt
 from outreach.dispatcher import claiming, committing, recording
 from outreach.dispatcher.parts import UNCLAIMED, UNSENT, Change, Chunk, Claimed, Ready
@@ -234,6 +234,8 @@ def done(
         connection.execute(changed)
         if "contact_id" in values:
             contents.forget(connection, [row.id])
+        if values["status"] is Status.SENT and item is not None and item.step.tag:
+            tags.put(connection, [(row.customer_id, item.step.tag)])
         _note(connection, row, result, notes, now)
         if survey is not None and score is not None:
             answered = Given(survey, row.customer_id, row.occasion, row.id, score, row.channel, now)

@@ -78,6 +78,7 @@ def _row(settings: Settings, now: datetime, provider: str, event: InboundEvent) 
         "text": _clean(event.text)[:LONGEST_TEXT],
         "code": _clean(event.code)[:LONGEST_ID],
         "detail": _clean(event.detail)[:LONGEST_ID],
+        "fault": _clean(event.fault)[:LONGEST_ID],
         "raw": _clean_all(event.raw),
         "contact_id": None,
     }

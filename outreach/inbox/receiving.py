@@ -276,7 +276,7 @@ def _read_facts(connection: Connection, rows: Sequence[Any], made: _Made) -> Non
         message = named.get(row.id)
         if message is not None:
             detail = {"channel": message.channel or row.channel, "provider_id": row.provider_id}
-            more = {"code": row.code, "detail": row.detail}
+            more = {"code": row.code, "detail": row.detail, "fault": row.fault}
             detail |= {name: value for name, value in more.items() if value}
             made.events.append(_event(row, row.kind, message.customer_id, message, detail, first=True))
         if row.kind == "bounced" and (place := matching.place(row.channel, row.address or "")) is not None:

@@ -307,7 +307,7 @@ class _Previewing:
     # --- the message
 
     def _filled(self, item: Item, found: Facts, channel: str, context: Mapping[str, Any]) -> Outgoing:
-        public_id = f"test-{secrets.token_hex(16)}"
+        public_id = f"test-{secrets.token_hex(13)}"  # with `reply_to` it must fit an address
         return filled(
             self.db, self.loaded, item, found, channel, context, self.now, public_id=public_id, coupon=self.coupon
         )
@@ -376,7 +376,8 @@ def send_test(db: Database, settings: Settings, made: Preview, address: str, now
         raise OutreachError(f"what --send-to names {error}") from None
     _stop_where_unwanted(db, settings, made, kind, to, now)
     day = now.astimezone(ZoneInfo(settings.business.timezone)).date()
-    copy = replace(_marked(made.outgoing), address=to, at=now, day=day)
+    # Sending hours are the customers', not those of whoever tries it out.
+    copy = replace(_marked(made.outgoing), address=to, at=now, day=day, valid_until=None)
     opened = open_channel(channel, settings)
     try:
         receipt = next(iter(list(opened.send(iter([copy])))), None)

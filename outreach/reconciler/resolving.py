@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from outreach import contents, coupons, releases, store
+from outreach import contents, coupons, releases, store, tags
 from outreach.errors import NotFound, OutreachError
 from outreach.models import Customer, Message, Reason, Status, table
 from outreach.reconciler import looking
 from outreach.reconciler.looking import UNKNOWN
-from outreach.reconciler.settling import AGAIN, SENT, change, put_tags, tags_of, without_time
+from outreach.reconciler.settling import AGAIN, SENT, change, tags_of, without_time
 from outreach.releases import Loaded
 from outreach.setting_keys import STAFF
 from outreach.settings import Settings
@@ -124,7 +124,8 @@ def full_id(db: Database, start: str) -> str:
     if len(plain) < SHORTEST:
         raise OutreachError(f"{start!r} is too short: give at least {SHORTEST} characters of the message's id")
     c = _messages.c
-    query = select(c.public_id).where(c.public_id >= plain, c.public_id < plain + "\x7f").limit(2)
+    # "g" stands behind every hexadecimal digit in every collation; DEL does not.
+    query = select(c.public_id).where(c.public_id >= plain, c.public_id < plain + "g").limit(2)
     with store.read(db) as connection:
         found = [str(one) for one in connection.execute(query).scalars() if one.startswith(plain)]
     if not found:
@@ -198,7 +199,7 @@ def _settle(connection: Connection, loaded: Loaded | None, row: Any, decision: D
         contents.forget(connection, [row.id])
         coupons.doubted(connection, [row.id])
     if decision is Decision.SENT:
-        put_tags(connection, tags_of(loaded, row))
+        tags.put(connection, tags_of(loaded, row))
     return Resolved(row.public_id, str(values["status"]), follows)
 
 

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, select, text, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
-from outreach import contents, store
+from outreach import contents, store, tags
 from outreach.models import Message, MessageContent, MessageEvent, MessageLink, Reason, Status, table
 from outreach.reconciler import deciding, looking
 from outreach.reconciler.deciding import EVIDENCE, MEANT, Heard, Verdict, Why
@@ -58,15 +58,15 @@ def settle(db: Database, world: World, batch: Sequence[Doubt], said: Mapping[int
         taken = _taken(connection, said.values())
         rivals = _with_rivals(connection, mine)
         verdicts = _verdicts(world, mine, said, heard, taken, rivals)
-        tags: list[tuple[int, str]] = []
+        earned: list[tuple[int, str]] = []
         for one in mine:
             verdict = verdicts[one.row.id]
             if one.row.id not in said and verdict.status is not Status.SENT:
                 continue  # nobody was asked about it
             if _write(connection, world, one, verdict, now):
                 tally[verdict.status, verdict.why] += 1
-                tags += tags_of(world.loaded, one.row) if verdict.status is Status.SENT else []
-        put_tags(connection, tags)
+                earned += tags_of(world.loaded, one.row) if verdict.status is Status.SENT else []
+        tags.put(connection, earned)
     return tally
 
 
@@ -283,20 +283,8 @@ def when(at: datetime) -> str:
 
 # --- tags ------------------------------------------------------------------------------------------------
 
-_TAG = text(
-    "INSERT INTO customer_tags (customer_id, tag, by_campaign) VALUES (:customer, :tag, TRUE)"
-    " ON CONFLICT (customer_id, tag) DO UPDATE SET by_campaign = TRUE"
-)
-
 
 def tags_of(loaded: Loaded | None, row: Any) -> list[tuple[int, str]]:
     """The tag that its step puts on a customer when it is sent."""
     step = looking.step_of(loaded, row)
     return [(row.customer_id, step.tag)] if step is not None and step.tag else []
-
-
-def put_tags(connection: Connection, tags: Iterable[tuple[int, str]]) -> None:
-    """Put each tag on its customer, in one order, so that nobody waits for one who waits for us."""
-    rows = [{"customer": customer, "tag": tag} for customer, tag in sorted(set(tags))]
-    if rows:
-        connection.execute(_TAG, rows)

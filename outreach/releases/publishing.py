@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, literal, select, update
 
 from outreach import campaigns as campaign_files
 from outreach import store
-from outreach.campaigns import Campaign, Step
+from outreach.campaigns import Campaign, Step, Trigger
 from outreach.errors import NotFound, Problems, ReleaseError
 from outreach.models import (
     CampaignState,
@@ -21,6 +21,7 @@ from outreach.models import (
     Fresh,
     Installation,
     Message,
+    Order,
     Release,
     StepState,
     table,
@@ -44,7 +45,7 @@ _states = table(CampaignState)
 _steps = table(StepState)
 _messages = table(Message)
 _enrolments = table(Enrolment)
-_fresh = table(Fresh)
+_fresh, _orders = table(Fresh), table(Order)
 
 
 def publish(db: Database, settings: Settings, files: Mapping[str, str], now: datetime, *, note: str = "") -> int:
@@ -137,6 +138,8 @@ def _note_campaign(
         connection.execute(insert(_states).values(name=campaign.name, paused_reason="", **values))
     else:
         connection.execute(update(_states).where(_states.c.name == campaign.name).values(values))
+    if campaign.active and (known is None or switched_on):
+        _queue_what_is_to_come(connection, campaign.trigger, now)
     have = set(connection.execute(select(_steps.c.step).where(_steps.c.campaign == campaign.name)).scalars())
     new = [
         {"campaign": campaign.name, "step": s.id, "first_published_at": now, "undefined": 0}
@@ -145,6 +148,15 @@ def _note_campaign(
     ]
     if new:
         connection.execute(insert(_steps), new)
+
+
+def _queue_what_is_to_come(connection: Connection, trigger: Trigger, now: datetime) -> None:
+    """An order that is on its way may be delivered later than now, as the shop says or the settings estimate: not before."""
+    if trigger.subject != "order":
+        return
+    at = _orders.c[f"{trigger.event.partition('.')[2]}_at"]
+    coming = select(literal(trigger.event), _orders.c.id, _orders.c.customer_id, at).where(at > now)
+    connection.execute(insert(_fresh).from_select(["kind", "record_id", "customer_id", "at"], coming))
 
 
 def _is_timed(campaign: Campaign) -> bool:

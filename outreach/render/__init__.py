@@ -186,7 +186,7 @@ class Templates:
         run = Run(self._reader(ready, locale or "", country), self._zone(zone), link)
         facts = {**GLOBALS, **context, "business": self._own, "links": Links(run, survey), RUN: run}
         content = _content(ready, channel, facts, run)
-        if not (content.text or content.has_html or content.content_sid):
+        if not (content.text or content.content_sid or _shows_pictures(content)):
             raise TemplateError(f"{path}: the message is empty for these facts", template=path, line=1)
         ready.filled += 1
         if ready.filled == OFTEN and channel == "email":
@@ -464,6 +464,15 @@ def _template(environment: Sandbox, path: str) -> Template:
 
 
 def _content(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Content:
+    try:
+        return _made(ready, channel, facts, run)
+    except OutreachError:
+        raise
+    except Exception as error:  # one message that cannot be made must not be in the way of all others
+        raise _translated(error, ready.body, facts) from None
+
+
+def _made(ready: _Ready, channel: str, facts: dict[str, Any], run: Run) -> Content:
     if channel == "email":
         return _email(ready, facts, run)
     text = tidy(_filled(ready.body, facts))
@@ -503,6 +512,10 @@ def _body(ready: _Ready, facts: dict[str, Any], run: Run) -> list[str]:
         except Exception:  # the template itself says where it fails
             run.steps = steps
     return _parts(ready.body, facts)
+
+
+def _shows_pictures(content: Content) -> bool:
+    return content.has_html and "<img" in content.html.lower()
 
 
 def _links(run: Run) -> tuple[Link, ...]:

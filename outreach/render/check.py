@@ -151,10 +151,12 @@ def _chain(path: str, scope: Scope) -> None:
 def _lost_blocks(files: list[str], root: nodes.Template, scope: Scope) -> None:
     if len(files) == 1:
         return
-    shown = {block.name for block in root.find_all(nodes.Block)}
-    for name, places in scope.reading.blocks.items():
-        inner = {b.name for path, block in scope.reading.blocks.get(name, ()) for b in block.find_all(nodes.Block)}
-        shown |= inner if name in shown else set()
+    found = scope.reading.blocks
+    shown, more = set[str](), {block.name for block in root.find_all(nodes.Block)}
+    while more := more - shown:
+        shown |= more
+        more = {b.name for name in more for _, block in found.get(name, ()) for b in block.find_all(nodes.Block)}
+    for name, places in found.items():
         if name not in shown:
             path, block = places[0]
             hint = did_you_mean(name, sorted(shown)) or f"it has {listed(sorted(shown))}"

@@ -146,7 +146,7 @@ def _path_of(wanted: object, facts: object, path: str = "") -> str:
 
 
 TOO_LARGE = f"makes a text over {LARGEST_TEXT:,} characters"
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_PRINTED = {
     Money: "an amount of money cannot be printed as it is: add `| money`",
     datetime: "a time cannot be printed as it is: add `| date` or `| datetime`",
@@ -157,7 +157,7 @@ _PRINTED = (str, int, float, Decimal)
 
 
 def _printable(value: Any) -> Any:
-    """What `{{ … }}` lets through; control characters and text-direction overrides in values are dropped."""
+    """What `{{ … }}` lets through; control characters, text-direction overrides and half characters are dropped."""
     kind = type(value)
     if kind is not str and kind is not Markup:
         if isinstance(value, Undefined):

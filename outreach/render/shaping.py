@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from outreach.errors import TemplateError
 from outreach.render.inlining import inlined
 from outreach.render.plain_text import from_html
 
@@ -101,7 +102,7 @@ def html_and_text(parts: Sequence[str], path: str, *, text: bool) -> Shaped:
     if it had been styled whole; a quotation mark in a value stays the entity that it was escaped to.
 
     Raises:
-        TemplateError: a style sheet cannot be read; names `path`.
+        TemplateError: a style sheet, or the HTML itself, cannot be read; names `path`.
     """
     words, values, marks, told = _marked(parts, ())
     exposed = _exposed(words, marks)
@@ -181,10 +182,15 @@ def _exposed(words: Words, marks: int) -> frozenset[int] | None:
 @lru_cache(maxsize=KEPT)
 def _shape(words: Words, path: str, text: bool) -> Shape:
     marked = "".join(words).strip()
-    html = _divided(inlined(marked, path))
+    try:
+        html, plain = _divided(inlined(marked, path)), _divided(from_html(marked)) if text else None
+    except TemplateError:
+        raise
+    except Exception as error:  # html.parser: a declaration that is none, such as `<![x[`
+        raise TemplateError(f"{path}: its HTML cannot be read ({type(error).__name__})", template=path) from None
     written = json.dumps(html, ensure_ascii=False, separators=(",", ":"))
     key = hashlib.sha256(written.encode("utf-8", "replace")).hexdigest()[:32]
-    return Shape(html, _divided(from_html(marked)) if text else None, key)
+    return Shape(html, plain, key)
 
 
 def _divided(marked: str) -> Gaps:

@@ -96,6 +96,7 @@ class FakeSmtp:
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fake-smtp", daemon=True)
+        self._runs = threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="fake-smtp-")
         self.certificate = Path(self._folder.name) / "certificate.pem"
         self._context = _self_signed(self.certificate) if security != "none" else None
@@ -149,6 +150,7 @@ class FakeSmtp:
 
     def __enter__(self) -> FakeSmtp:
         self._thread.start()
+        self._runs.wait()  # a loop that is stopped before it runs would run for ever
         return self
 
     def __exit__(
@@ -162,6 +164,7 @@ class FakeSmtp:
         asyncio.set_event_loop(self._loop)
         tls = self._context if self._security == "tls" else None
         server = self._loop.run_until_complete(self._loop.create_server(self._protocol, sock=self._socket, ssl=tls))
+        self._loop.call_soon(self._runs.set)
         self._loop.run_forever()
         server.close()
         self._loop.run_until_complete(self._stopped())

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Any
 
 from outreach.channels import AUTOMATIC, InboundEvent, mime
+from outreach.channels.faults import by_policy
 from outreach.channels.mail_in import automatic, markup, quoting, reports
 from outreach.channels.mail_in.automatic import Author
 from outreach.channels.mail_in.parts import Part, parse
@@ -170,6 +171,7 @@ def _fact(whole: Part, report: reports.Report, number: str, ours: Ours, at: date
         public_id=own,
         provider_id="" if own else next((local for local, _ in named), ""),
         code=report.code,
+        fault=by_policy(report.code) if report.kind == "failed" else "",
         channel="email",
         raw={"headers": {"Subject": whole.header("Subject")}, "report": report.fields},
     )

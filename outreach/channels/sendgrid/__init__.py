@@ -86,7 +86,7 @@ class SendGrid:
         self._webhook_key = settings.secrets.get("SENDGRID_WEBHOOK_KEY", "")
         host = str(options.get("base_url") or HOSTS[options.get("region", "global")]).rstrip("/")
         self._api = api.client(_api_key(settings), host, configured.timeout)
-        self._pool = ThreadPoolExecutor(self._parallel, "sendgrid")
+        self._pool: ThreadPoolExecutor | None = None
         self._closed_until = 0.0  # SendGrid takes no request before that (monotonic)
 
     def send(self, batch: Iterable[Outgoing]) -> Iterator[Receipt]:
@@ -102,11 +102,12 @@ class SendGrid:
                 receipts by then.
         """
         now, messages = _Round(), iter(batch)
+        pool = self._pool = self._pool or ThreadPoolExecutor(self._parallel, "sendgrid")
         under_way: dict[Future[Verdict], _Request] = {}
         try:
             while True:
                 while len(under_way) < self._parallel and (request := (yield from self._next(messages, now))):
-                    under_way[self._pool.submit(self._ask, request.messages)] = request
+                    under_way[pool.submit(self._ask, request.messages)] = request
                 if not under_way:
                     break
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -160,7 +161,9 @@ class SendGrid:
 
     def close(self) -> None:
         """Let the threads go; no connection is open, for the SDK makes one for each request."""
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
     def _next(self, messages: Iterator[Outgoing], now: _Round) -> Generator[Receipt, None, _Request | None]:
         """The next request to be made, if any; receipts for what is certain without one."""
@@ -188,7 +191,11 @@ class SendGrid:
 
     def _ask(self, request: Sequence[Prepared]) -> Verdict:
         """Make the request, once; whatever happens has a verdict. Any thread may."""
-        body = body_of(request, self._senders[request[0].sender], sandbox=self._sandbox, reply_to=self._reply_to)
+        sender = self._senders[request[0].sender]
+        try:
+            body = body_of(request, sender, sandbox=self._sandbox, reply_to=self._reply_to)
+        except Exception as error:  # a mistake of ours must not put in doubt what certainly did not leave
+            return Verdict(each(request, Outcome.LATER, f"it cannot be written ({type(error).__name__})"))
         return verdict_of(request, api.post(self._api.mail.send, body), sandbox=self._sandbox)
 
     def _learn(self, now: _Round, request: _Request, verdict: Verdict) -> Sequence[Receipt]:

@@ -79,7 +79,8 @@ def verdict_of(request: Sequence[Prepared], answer: Answer, *, sandbox: bool = F
     if not answer.status:
         if not answer.not_taken:
             return Verdict(each(request, Outcome.DOUBT, answer.why))
-        return Verdict(each(request, Outcome.LATER, answer.why), wrong=answer.why if answer.wrong else "")
+        blame = Blame.NOBODY if answer.wrong else Blame.ROUTE
+        return Verdict(each(request, Outcome.LATER, answer.why, blame), wrong=answer.why if answer.wrong else "")
     code = str(answer.status)
     means, why = STATUSES.get(answer.status, (Means.DOUBT, f"SendGrid answered {code}"))
     if means is Means.ACCEPTED or (means is Means.CHECKED and sandbox):

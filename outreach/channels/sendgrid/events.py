@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from outreach.addresses import LONGEST
 from outreach.channels import InboundEvent
+from outreach.channels.faults import by_policy
 from outreach.channels.sendgrid.requests import ARGUMENT
 
 SIGNATURE = "x-twilio-email-event-webhook-signature"
@@ -126,9 +127,27 @@ def _inbound(event: Mapping[str, Any]) -> InboundEvent | None:
         provider_id=_text(event, "sg_message_id")[:200],
         code=code,
         detail=detail,
+        fault=_fault(detail, code) if kind == "failed" else "",
         recipient=_text(event, "email")[:LONGEST],
         raw=event,
     )
+
+
+# What SendGrid's words for a failure mean; the others are about one recipient, or leave it to the code.
+_FAULTS = {
+    "Content": "mailbox providers take this text for spam: change it before sending more",
+    "Spam Content": "SendGrid takes this text for spam: change it before sending more",
+    "Reputation": "mailbox providers distrust the sender: see its reputation in SendGrid's console",
+    "Frequency or Volume Too High": "mailbox providers find it too much at once: set a lower `rate`",
+    "Recipient List over Package Quota": "the account has used up its messages: upgrade it",
+}
+_BY_CODE = frozenset({"", "blocked", "Unclassified"})
+
+
+def _fault(word: str, code: str) -> str:
+    if word in _FAULTS:
+        return f"{_FAULTS[word]} (SendGrid: {word})"
+    return by_policy(code) if word in _BY_CODE else ""
 
 
 def _bounce(event: Mapping[str, Any], code: str) -> tuple[str, str]:

@@ -186,7 +186,7 @@ def _tags(request: Sequence[Prepared]) -> tuple[list[str], list[str]]:
     """What stands for each value, in HTML and in text: the same where all that replaces it is written alike in both."""
     shape, mark = request[0].shape, secrets.token_hex(8)
     columns = ["".join(column) for column in zip(*(one.values for one in request), strict=True)]
-    in_html = [f"-{n}h{mark}-" for n in range(len(columns) or 1)]
+    in_html = [f"-{n}h{mark}-" for n in range(1 if shape is None else len(columns))]
     if shape is None or shape.text is None:
         return in_html, [f"-0t{mark}-"]
     return in_html, [f"-{n}t{mark}-" if "&" in column else in_html[n] for n, column in enumerate(columns)]

@@ -207,8 +207,8 @@ class Twilio:
             if not content.text.strip():
                 return _Result(_receipt(message, Outcome.REFUSED, "there is no text", Blame.MESSAGE))
         elif not content.content_sid:
-            wrong = "outside WhatsApp's 24-hour window only an approved template may be sent: name its `content_sid` in the template's front matter"
-            return _Result(_receipt(message, Outcome.LATER, "the template has no content_sid"), wrong)
+            detail = "outside WhatsApp's 24-hour window only an approved template may be sent: name its `content_sid` in the template's front matter"
+            return _Result(_receipt(message, Outcome.LATER, detail, Blame.CAMPAIGN))
         return None
 
     def _is_free_text(self, message: Outgoing) -> bool:
@@ -263,9 +263,10 @@ class Twilio:
                 meaning = _known(message, form, refusal.code) or of_refusal(refusal.status, refusal.code)
                 return _result(message, meaning, refusal.code, http.retry_after)
             except RequestException as error:
-                outcome = Outcome.LATER if never_left(error) else Outcome.DOUBT
-                detail = "no connection to Twilio" if outcome is Outcome.LATER else "Twilio did not answer"
-                return _Result(_receipt(message, outcome, f"{detail} ({type(error).__name__})"))
+                why = type(error).__name__
+                if never_left(error):
+                    return _Result(_receipt(message, Outcome.LATER, f"no connection to Twilio ({why})", Blame.ROUTE))
+                return _Result(_receipt(message, Outcome.DOUBT, f"Twilio did not answer ({why})"))
             except Exception as error:  # an answer that nobody foresaw must not take the other messages along
                 detail = f"an answer that cannot be read ({type(error).__name__})"
                 return _Result(_receipt(message, Outcome.DOUBT, detail))

@@ -13,6 +13,7 @@ from outreach.channels import Blame, Outcome
 
 TOO_MANY = 20429
 OUTSIDE_THE_WINDOW = 63016
+CHOSEN_BY_META = 63049  # by recipient, though nothing but another template helps
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ def _opted_out(text: str) -> Meaning:
     return Meaning(Outcome.REFUSED, Blame.OPT_OUT, text)
 
 
+def _place(text: str) -> Meaning:
+    return Meaning(Outcome.REFUSED, Blame.PLACE, text)
+
+
+def _campaign(text: str) -> Meaning:
+    return Meaning(Outcome.LATER, Blame.CAMPAIGN, text)
+
+
 def _message(text: str) -> Meaning:
     return Meaning(Outcome.REFUSED, Blame.MESSAGE, text)
 
@@ -49,7 +58,7 @@ def _later(text: str) -> Meaning:
 
 
 MEANINGS: dict[int, Meaning] = {
-    # --- the account, the sender, the template: nothing of this campaign can be sent until somebody mends it
+    # --- the account or the sender: nothing can be sent until somebody mends it
     10001: _wrong("the account is not active: see its state in Twilio's console"),
     20003: _wrong("the credentials are not right: check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
     20005: _wrong("the account is not active: see its state in Twilio's console"),
@@ -57,7 +66,6 @@ MEANINGS: dict[int, Meaning] = {
     20404: _wrong("there is no such account: check TWILIO_ACCOUNT_SID"),
     21212: _wrong("`from` is not a number or sender that Twilio can use"),
     21267: _wrong("a trial account cannot send from a name: use a number of Twilio's as `from`"),
-    21408: _wrong("a country is not enabled: allow it under Messaging, Geo permissions in Twilio's console"),
     21601: _wrong("`from` is no number of this account that can send SMS"),
     21603: _wrong("Twilio was given no sender: set `from` or `messaging_service`"),
     21606: _wrong("`from` cannot send messages there, or is not of this account"),
@@ -65,8 +73,6 @@ MEANINGS: dict[int, Meaning] = {
         "a trial account reaches only verified numbers: upgrade it, or verify the number in Twilio's console"
     ),
     21609: _wrong("Twilio cannot use the address for delivery reports: check `public_url`"),
-    21612: _wrong("Twilio has no route from this sender to that country: use another `from`"),
-    21655: _wrong("the template's `content_sid` is not a template of this account: correct its front matter"),
     21659: _wrong("`from` is no number of Twilio's, or a short code of another country"),
     21660: _wrong("`from` belongs to another account than TWILIO_ACCOUNT_SID"),
     21661: _wrong("`from` is a number that cannot send SMS"),
@@ -74,16 +80,21 @@ MEANINGS: dict[int, Meaning] = {
     21705: _wrong("`messaging_service` is not one of this account"),
     21910: _wrong("`from` is not a sender of this channel"),
     30002: _wrong("the account is suspended: see its state in Twilio's console"),
-    30007: _wrong("the carrier or Twilio filters this text as spam: change it before sending more"),
     30032: _wrong("the toll-free number is not verified yet: see its state in Twilio's console"),
     30034: _wrong("the number is not registered for A2P 10DLC: register it in Twilio's console"),
     30454: _wrong("the trial account has used up its messages: upgrade it"),
     63007: _wrong("`from` is not a sender of this channel in this account"),
     63015: _wrong("the WhatsApp sandbox reaches only people who joined it: use a sender of your own"),
-    OUTSIDE_THE_WINDOW: _wrong(
+    # --- the template or its text: nothing of this campaign can be sent until somebody mends it
+    21655: _campaign("the template's `content_sid` is not a template of this account: correct its front matter"),
+    30007: _campaign("the carrier or Twilio filters this text as spam: change it before sending more"),
+    OUTSIDE_THE_WINDOW: _campaign(
         "outside WhatsApp's 24-hour window only an approved template can start a conversation: "
         "its `content_sid` names one that cannot"
     ),
+    # --- that country or network: others of the campaign may well be reached
+    21408: _place("its country is not enabled: allow it under Messaging, Geo permissions in Twilio's console"),
+    21612: _place("Twilio has no route from this sender to that country: use another `from`"),
     # --- nobody can be reached at that address
     21211: _address("not a valid number"),
     21265: _address("a short code cannot be written to"),
@@ -108,7 +119,7 @@ MEANINGS: dict[int, Meaning] = {
     35115: _message("wrong scheduling time"),
     35118: _message("scheduling needs a messaging service"),
     63021: _message("the template's variables are too long, or its content is invalid"),
-    63049: _message("Meta chose not to deliver this marketing template"),  # "do not immediately resend"
+    CHOSEN_BY_META: _message("Meta chose not to deliver this marketing template"),  # "do not immediately resend"
     # --- this sender was too fast
     TOO_MANY: _too_fast("too many requests"),
     21611: _too_fast("the sender's queue is full"),
@@ -160,3 +171,14 @@ def kind_of_failure(code: str) -> str:
     meaning = MEANINGS.get(int(code)) if code.isdecimal() else None
     blame = meaning.blame if meaning else Blame.NOBODY
     return {Blame.OPT_OUT: "opted_out", Blame.ADDRESS: "bounced"}.get(blame, "failed")
+
+
+def fault_of(code: str) -> str:
+    """What a failure reported later says of sender, account or text, and what to do; empty: of this recipient alone."""
+    meaning = MEANINGS.get(int(code)) if code.isdecimal() else None
+    if meaning is None or int(code) == CHOSEN_BY_META or (meaning.outcome and meaning.blame not in _TO_DO):
+        return ""
+    return f"{meaning.text}{_TO_DO.get(meaning.blame, '')} (Twilio {code})"
+
+
+_TO_DO = {Blame.CAMPAIGN: "", Blame.MESSAGE: ": correct the template", Blame.SENDER: ": set a lower `rate`"}

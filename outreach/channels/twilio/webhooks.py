@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 from twilio.request_validator import HMAC_SHA1, RequestValidator
 
 from outreach.channels import InboundEvent
-from outreach.channels.twilio.codes import kind_of_failure
+from outreach.channels.twilio.codes import fault_of, kind_of_failure
 
 FORM = "application/x-www-form-urlencoded"
 SIGNATURE = "x-twilio-signature"
@@ -95,6 +95,7 @@ def _report(url: str, form: Mapping[str, str], sid: str, status: str) -> list[In
             address=address if kind == "opted_out" else "",
             code=code,
             detail=status,
+            fault=fault_of(code) if kind == "failed" else "",
             channel=channel,
             recipient=address,
             raw=form,

@@ -378,6 +378,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("kind IN ('bounced', 'complained')"),
     )
     op.create_index("ix_events_customer", "events", ["customer_id", "at"], unique=False)
+    op.create_index(
+        "ix_events_failed",
+        "events",
+        ["at"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'failed'"),
+        postgresql_where=sa.text("kind = 'failed'"),
+    )
     op.create_index("ix_events_message", "events", ["message_id"], unique=False)
     op.create_table(
         "fresh",
@@ -413,6 +421,7 @@ def upgrade() -> None:
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("code", sa.String(), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),
+        sa.Column("fault", sa.String(), nullable=False),
         sa.Column("raw", sa.JSON(), nullable=False),
         sa.Column("contact_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),

@@ -14,6 +14,7 @@ from outreach import campaigns, channels, cli, releases, store
 from outreach.channels import Finding
 from outreach.channels.outbox import Outbox
 from outreach.cli import doctor
+from outreach.cli.workspace_files import NO_ADDRESS
 from outreach.models import Installation, table
 from outreach.render import Templates
 from outreach.settings import Business, ChannelSettings, Settings
@@ -149,6 +150,20 @@ def test_links_that_lead_nowhere_matter_once_a_provider_reaches_people(doctor_of
         ]
 
     assert [(done.code, line(done, "public_url")[0]) for done in results] == [(0, "✓"), (1, "✗"), (0, "!")]
+
+
+def test_the_address_that_marketing_emails_must_show_matters_once_they_reach_people(doctor_of: Doctor) -> None:
+    with FakeSmtp() as server:
+        real = SETTINGS + smtp_channel(server.port)
+        own, example = (
+            real.replace("timezone:", f'postal_address: "{address}", timezone:', 1)
+            for address in ("Av. Reforma 1", NO_ADDRESS)
+        )
+        results = [doctor_of(settings) for settings in (own, example, real)]
+
+    assert [line(done, "postal address")[0] for done in results] == ["✓", "!", "!"]
+    assert "the one that `outreach init` wrote" in line(results[1], "postal address")
+    assert "postal address" not in doctor_of(SETTINGS + OUTBOX).out
 
 
 def test_a_source_that_is_missing_is_named(doctor_of: Doctor, tmp_path: Path) -> None:

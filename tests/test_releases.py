@@ -95,6 +95,25 @@ def test_diff_says_what_changes_in_terms_of_people(db: Database, settings: Setti
     assert json.dumps(changes.as_json())
 
 
+def test_diff_names_what_is_switched_on_and_off_and_the_steps_whose_rules_differ(
+    db: Database, settings: Settings
+) -> None:
+    off = "    active: no\n"
+    publish(db, settings, NOW, one=THANKS, two=THANKS + off, three=THANKS)
+    feed(db, settings, NOW, customers=[customer(1)], orders=[order(1, "c1", NOW)])
+    planner.plan(db, settings, NOW + DAY)
+
+    later = THANKS.replace("after: 1 day", "after: 2 days")
+    changes = releases.diff(db, settings, files_of(one=THANKS + off, two=THANKS, three="\n" + later), NOW + DAY)
+
+    assert changes.lines() == [
+        "campaign two is switched on",
+        "campaign one is switched off: 1 planned messages end as withdrawn",
+        "step three/thanks has other rules",
+    ]
+    assert changes.as_json()["switched_off"] == {"one": 1}
+
+
 def test_rolling_back_publishes_the_former_content_under_a_new_number(db: Database, settings: Settings) -> None:
     publish(db, settings, NOW, thanks=THANKS)
     publish(db, settings, NOW + DAY, thanks=THANKS.replace("Thanks", "Other title"))

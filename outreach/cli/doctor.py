@@ -18,6 +18,7 @@ from outreach import channels, settings
 from outreach.channels import Finding
 from outreach.cli import here, show
 from outreach.cli.here import Here
+from outreach.cli.workspace_files import NO_ADDRESS
 from outreach.errors import ChannelError, DatabaseError
 from outreach.setting_keys import STAFF
 from outreach.settings import Settings
@@ -34,7 +35,7 @@ NETWORKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 class About:
     """A finding, and what it is about."""
 
-    about: str  # database, secret, public_url, clock, time zones, sources, alerts, or a channel
+    about: str  # database, secret, postal address, public_url, clock, time zones, sources, alerts, or a channel
     finding: Finding
 
 
@@ -83,6 +84,7 @@ def _surroundings(place: Here) -> Iterator[About]:
         "database": _database(place.settings),
         "clock": _clock(place.settings, place.now),
         "time zones": _time_zones(place.settings),
+        "postal address": _postal_address(place.settings),
         "public_url": _public_url(place.settings),
         "what comes back": _answers(place.settings),
         "sources": _sources(place.settings),
@@ -177,6 +179,19 @@ def _time_zones(used: Settings) -> Iterator[Finding]:
     else:
         text = "the time zone data is years old: hours are wrong in Mexico or Paraguay"
         yield _doubtful(text, "upgrade the system's package `tzdata`, and Python's")
+
+
+def _postal_address(used: Settings) -> Iterator[Finding]:
+    email = used.channels.get("email")
+    if email is None or email.is_stand_in:
+        return
+    address = used.business.postal_address
+    if address and address != NO_ADDRESS:
+        yield _good(f"marketing e-mails show {address}")
+    else:
+        missing = "is not set" if not address else "is still the one that `outreach init` wrote"
+        text = f"`business.postal_address` {missing}, and marketing e-mails must show where the shop is"
+        yield _doubtful(text, "write the shop's own into outreach.yaml")
 
 
 def _public_url(used: Settings) -> Iterator[Finding]:

@@ -39,6 +39,7 @@ CHANNELS = {
     "visit": "visit: {provider: staff}",
 }
 
+NO_ADDRESS = "Street and number, postal code and city"
 SETTINGS = """\
 # The settings of this workspace. Only `business` is needed; each line below it shows a default or an example.
 # Secrets never stand here: they come from the environment (OUTREACH_SECRET, SMTP_PASSWORD, ...).

@@ -43,7 +43,10 @@ class Changes:
     gone_campaigns: tuple[tuple[str, int], ...] = ()  # name, planned messages that would be withdrawn
     new_steps: tuple[str, ...] = ()
     gone_steps: tuple[tuple[str, int], ...] = ()
-    changed: tuple[str, ...] = ()  # campaigns whose rules differ
+    switched_on: tuple[str, ...] = ()
+    switched_off: tuple[tuple[str, int], ...] = ()  # name, planned messages that would be withdrawn
+    changed: tuple[str, ...] = ()  # campaigns whose rules differ, but for their steps'
+    changed_steps: tuple[str, ...] = ()  # campaign/step
     differently: tuple[tuple[str, int], ...] = ()  # campaign/step, planned messages that would read differently
     example: tuple[str, str, str] | None = None  # a file, before, after
     confirmed: tuple[tuple[str, int], ...] = ()  # dated, scheduled, backfilled campaigns: how many people
@@ -61,7 +64,12 @@ class Changes:
         out += [f"campaign {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_campaigns]
         out += [f"new step {name}" for name in self.new_steps]
         out += [f"step {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_steps]
+        out += [f"campaign {name} is switched on" for name in self.switched_on]
+        out += [
+            f"campaign {name} is switched off: {n:,} planned messages end as withdrawn" for name, n in self.switched_off
+        ]
         out += [f"campaign {name} has other rules" for name in self.changed]
+        out += [f"step {name} has other rules" for name in self.changed_steps]
         out += [f"{name}: {n:,} planned messages would read differently" for name, n in self.differently]
         out += [f"{name}: {n:,} people may be contacted" for name, n in self.confirmed]
         return out or [f"changed: {', '.join(self.files)}"] * bool(self.files)
@@ -74,7 +82,10 @@ class Changes:
             "gone_campaigns": dict(self.gone_campaigns),
             "new_steps": list(self.new_steps),
             "gone_steps": dict(self.gone_steps),
+            "switched_on": list(self.switched_on),
+            "switched_off": dict(self.switched_off),
             "changed": list(self.changed),
+            "changed_steps": list(self.changed_steps),
             "differently": dict(self.differently),
             "example": dict(zip(("file", "before", "after"), self.example, strict=True)) if self.example else None,
             "confirmed": dict(self.confirmed),
@@ -98,7 +109,16 @@ def diff(db: Database, settings: Settings, files: Mapping[str, str], now: dateti
             gone_campaigns=tuple((name, _planned(connection, name)) for name in gone),
             new_steps=tuple(_new_steps(old, new)),
             gone_steps=tuple((f"{c}/{s}", _planned(connection, c, s)) for c, s in _gone_steps(old, new)),
-            changed=tuple(n for n, c in new.items() if n in old and replace(old[n], steps=c.steps) != c),
+            switched_on=tuple(switched_on),
+            switched_off=tuple(
+                (name, _planned(connection, name))
+                for name, one in new.items()
+                if name in old and old[name].active and not one.active
+            ),
+            changed=tuple(
+                n for n, c in new.items() if n in old and replace(old[n], steps=c.steps, active=c.active) != c
+            ),
+            changed_steps=tuple(_changed_steps(old, new)),
             differently=tuple(_differently(connection, new, changed_files)),
             example=_example(before, files, changed_files),
             confirmed=tuple(
@@ -117,6 +137,16 @@ def _new_steps(old: Mapping[str, Campaign], new: Mapping[str, Campaign]) -> list
         if (former := old.get(name) or old.get(campaign.was or "")) is not None
         for step in campaign.steps
         if not {step.id, step.was} & {s.id for s in former.steps}
+    ]
+
+
+def _changed_steps(old: Mapping[str, Campaign], new: Mapping[str, Campaign]) -> list[str]:
+    return [
+        f"{name}/{step.id}"
+        for name, campaign in new.items()
+        if name in old
+        for step in campaign.steps
+        if any(step.id == former.id and step != former for former in old[name].steps)
     ]
 
 

@@ -487,6 +487,24 @@ def test_an_order_counts_unless_cancelled_or_nothing(
     assert [stats.orders_count for stats in all_of(db, CustomerStats)] == [1] * counted
 
 
+def test_an_order_whose_lines_name_two_customers_is_refused_with_the_line_and_the_others_go_in(
+    db: Database, shop: Settings
+) -> None:
+    rows = [
+        {**ORDER, "sku": "A"},
+        {**ORDER, "order_id": "o2", "sku": "A"},
+        {**ORDER, "order_id": "o2", "customer_id": "c2", "sku": "B"},
+        {**ORDER, "order_id": "o3", "sku": "A"},
+        {**ORDER, "order_id": "o3", "customer_id": "", "sku": "B"},
+    ]
+    counts = feed(db, shop, orders=rows)
+
+    assert sorted(row.external_id for row in all_of(db, Order)) == ["o1", "o3"]
+    (refusal,) = rejects(counts)
+    assert (refusal["line"], refusal["column"], refusal["value"]) == ("4", "customer_id", "c2")
+    assert "an order has one" in refusal["reason"]
+
+
 def test_a_file_without_totals_takes_them_from_the_lines(db: Database, shop: Settings) -> None:
     bare = {name: ORDER[name] for name in ("order_id", "customer_id", "placed_at")}
     rows = [{**bare, "quantity": "3", "unit_price": "1.50"}, {**bare, "quantity": "", "unit_price": "2.25"}]

@@ -161,6 +161,8 @@ def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Re
     }
     orders["external_id"] = read_column(cells["order_id"], key, "order_id", lines, refusals)
     orders["customer"] = read_column(cells["customer_id"], key, "customer_id", lines, refusals)
+    if ends is not None:
+        _need_one_customer(batch, ends, reading.table.columns.index("customer_id"), refusals)
     nothing = [None] * len(heads)
     codes = nothing
     if "currency" in cells:
@@ -178,6 +180,19 @@ def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Re
         orders["lines"] = bought
     orders["row_hash"] = _hashes(reading, batch, ends, refusals)
     return orders
+
+
+def _need_one_customer(batch: Batch, ends: list[int], at: int, refusals: Refusals) -> None:
+    """The rows of an order are its lines: whose it is cannot differ."""
+    start = 0
+    for n, end in enumerate(ends):
+        if end - start > 1:
+            named = [(row, cell) for row in range(start, end) if (cell := batch.rows[row][at].strip())]
+            other = next(((row, cell) for row, cell in named if cell != named[0][1]), None)
+            if other is not None:
+                why = "is not the customer of the order's rows before: an order has one"
+                refusals.setdefault(n, []).append(Refusal(batch.lines[other[0]], "customer_id", other[1], why))
+        start = end
 
 
 def _totals(amounts: Sequence[int | None], lines: Sequence[tuple[Line, ...]]) -> Sequence[Any]:

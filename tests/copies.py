@@ -34,7 +34,9 @@ class Original:
         made, database = self._made[kind]
         shutil.copytree(made, folder, dirs_exist_ok=True)
         if kind == "sqlite":
-            shutil.copy(database, url.removeprefix("sqlite:///"))
+            file = url.removeprefix("sqlite:///")
+            assert not Path(f"{file}-wal").exists()  # of the fresh one, it would be read into the copy
+            shutil.copy(database, file)
         elif kind:
             uri = request.getfixturevalue("postgres_uri")
             name = url.partition("?")[0].rpartition("/")[2]
@@ -50,7 +52,8 @@ def _filled(request: pytest.FixtureRequest, kind: str, fill: Callable[[Path, str
         shutil.copy(request.getfixturevalue("sqlite_template"), file)
         fill(folder, f"sqlite:///{file}")
         with closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy  # somebody still reads: a part of what was filled in would be missing
         return folder, str(file)
     if kind:
         uri, template = request.getfixturevalue("postgres_uri"), request.getfixturevalue("postgres_template")

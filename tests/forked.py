@@ -36,7 +36,7 @@ class Forked:
     ) -> None:
         server = context(what.__module__)
         said, theirs = server.Pipe(duplex=False)
-        of = (theirs, dict(environment or {}), what, *arguments)
+        of = (theirs, {**os.environ, **(environment or {})}, what, *arguments)
         self._process = server.Process(target=_alone, args=of, daemon=True)
         self._process.start()
         theirs.close()
@@ -69,6 +69,7 @@ def _alone(said: Any, environment: Mapping[str, str], what: Callable[..., None],
     os.dup2(said.fileno(), 2)
     said.close()
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))
+    os.environ.clear()  # of what held for whoever started the server
     os.environ.update(environment)
     what(*arguments)
 

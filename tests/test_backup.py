@@ -353,13 +353,14 @@ def test_a_backup_made_while_another_process_writes_is_of_one_moment(
     monkeypatch.setattr(on_postgresql, "ROWS", 2)
     writer, pipe = start(write_pairs, place.url)
     assert pipe.poll(60)
+    assert pipe.recv() == "going"  # and has not ended instead
     db = place.open()
     before = count(db, Message)
     seen: list[int] = []
 
     def progress(_what: str, _done: int, _total: int) -> None:
         while len(seen) < 10 and count(db, Message) <= (seen or [before])[-1]:
-            pass  # the backup goes on only once the writer did
+            assert writer.is_alive()  # the backup goes on only once the writer did
         seen.append(count(db, Message))
 
     file = place.back_up(progress=progress)
@@ -433,6 +434,7 @@ def hold(there: Connection) -> None:
 def kill_half_way(work: Callable[..., None], *arguments: Any) -> None:
     process, pipe = start(work, *arguments)
     assert pipe.poll(60)
+    assert pipe.recv() == process.pid  # half-way, and not at its end
     process.kill()
     process.join(60)
     pipe.close()

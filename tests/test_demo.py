@@ -461,7 +461,7 @@ def test_each_day_of_the_replay_has_one_import() -> None:
 @pytest.mark.parametrize("hour", [0, 6, 23])
 def test_a_demo_begun_at_any_hour_plays(tmp_path: Path, hour: int) -> None:
     now = NOW.replace(hour=hour)
-    replay = prepare(tmp_path / "shop", now=now, customers=25, days=4, campaigns=["post_sale"])
+    replay = prepare(tmp_path / "shop", now=now, customers=25, days=4)
     ticks = [at for at, _ in live(replay)]
     replay.db.engine.dispose()
 

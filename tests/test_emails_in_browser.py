@@ -75,7 +75,10 @@ def test_what_a_customer_brings_does_not_break_an_email(page: Page, name: str) -
 
 
 def test_a_finger_finds_every_score_and_button(page: Page) -> None:
+    found: set[str] = set()
     for text in SHOWN:
         for where in shown(page, _rendered(text, "es-MX", ORDINARY).html):
             sizes = page.locator(".scores a, .button a").evaluate_all(SIZES)
             assert all(min(size) >= 36 for size in sizes), (text.template, where, sizes)
+            found.update(text.template for _ in sizes)
+    assert found >= {"post_sale/question", "nps/ask", "review_request/review"}

@@ -32,6 +32,7 @@ from outreach.models import (
     Consent,
     Contact,
     Customer,
+    Enrolment,
     Inbox,
     Installation,
     Message,
@@ -194,12 +195,11 @@ def silenced(db: Database, settings: Settings, *asked: str) -> set[str]:
 
 def _ended(db: Database, name: str, purpose: str, channel: str, number: str = "1") -> bool:
     (person,) = rows_of(db, Customer, external_id=f"c{number}")
-    found = rows_of(db, Message, campaign=f"{purpose}_{channel}_{name}", customer_id=person.id)
-    if not found:  # judged at its enrolment
-        return True
-    (one,) = found
-    assert one.status in (Status.SENT, Status.SKIPPED), (one.status, one.reason)
-    return bool(one.reason in (Reason.SUPPRESSED, Reason.NO_CONSENT))
+    of = {"campaign": f"{purpose}_{channel}_{name}", "customer_id": person.id}
+    (one,) = rows_of(db, Message, **of) or rows_of(db, Enrolment, **of)  # judged at its enrolment, it has no message
+    ended = one.reason in (Reason.SUPPRESSED, Reason.NO_CONSENT)
+    assert ended or (one.reason, one.status) == (None, Status.SENT), one  # nothing else keeps it
+    return ended
 
 
 def blocked(db: Database, settings: Settings, purpose: str, channel: str, number: int = 1) -> bool:

@@ -93,7 +93,7 @@ def expire(db: Database, keep: Duration, now: datetime, stop: Callable[[], bool]
     for _ in range(MOST_STEPS):
         with store.read(db) as connection:
             is_done = connection.execute(_OLD, {"before": before}).first() is None
-        if stop() or (is_done and not dropped):
+        if (is_done and not dropped) or stop():
             break
         with store.write(db) as connection:
             if is_done:

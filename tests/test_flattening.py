@@ -180,7 +180,7 @@ def _wrapped(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 _bodies = st.recursive(_plain, _wrapped, max_leaves=6)
 
 
-@hypothesis_settings(max_examples=250, deadline=None)
+@hypothesis_settings(max_examples=120, deadline=None)
 @given(root=_bodies, middle=_bodies, leaf=_bodies)
 def test_whatever_templates_say_they_say_it_together_as_well(root: str, middle: str, leaf: str) -> None:
     files = {"root": root, "middle": EXTENDS + middle, "leaf": '{% extends "middle" %}' + leaf}

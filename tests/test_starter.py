@@ -560,7 +560,7 @@ def test_an_email_is_styled_once_for_customers_whose_values_alone_differ(
     assert ("Ana" in first.text, "Ana" in second.text, "LUNA-AAAA" in second.html) == (True, False, False)
 
 
-@pytest.mark.parametrize("locale", LANGUAGES)
+@pytest.mark.parametrize("locale", ["es-AR", "pt-BR"])
 def test_an_email_filled_often_reads_as_it_did_at_first(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
     often = Templates(FILES, SHOP)
     monkeypatch.setattr(render, "OFTEN", 1)

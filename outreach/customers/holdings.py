@@ -185,8 +185,8 @@ HOLDINGS = (
         lambda whose: _heard(whose, "contacts"),
         {"address": None, "text": "", "raw": {}},
         _kept(
-            "id event_id provider channel kind at received_at public_id provider_id code detail contact_id message_id"
-            " handled_at"
+            "id event_id provider channel kind at received_at public_id provider_id code detail fault contact_id"
+            " message_id handled_at"
         ),
         own=lambda whose: _heard(whose, "alone"),
     ),

@@ -106,7 +106,10 @@ class Place:
         return backup.back_up(self.settings, now, **options).file
 
     def restore(self, file: Path, now: datetime = LATER, **options: Any) -> backup.Restored:
-        return backup.restore(self.settings, file, now, **options)
+        try:
+            return backup.restore(self.settings, file, now, **options)
+        finally:
+            vars(self).pop("_database", None)  # it has to open anew
 
     def rows(self, model: type[SQLModel], **equals: Any) -> list[Any]:
         with self.looked_into() as db:

@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
@@ -1030,8 +1030,15 @@ def test_importing_the_same_files_twice_changes_nothing_the_second_time(
         assert tally(first, name)[0] == sum(tally(first, name)[1:])
 
 
+def orders_of_one(*days: str) -> dict[str, Any]:
+    """A shop in whose file the orders of one customer stand in this order."""
+    rows = [{"order_id": f"o{n}", "customer_id": "c1", "placed_at": day, "total": "10"} for n, day in enumerate(days)]
+    return {"customers": [], "orders": rows, "cases": [], "events": []}
+
+
 @slow
 @given(shops=st.lists(SHOPS, min_size=2, max_size=4))
+@example(shops=[orders_of_one("2026-06-02", "2026-05-31", "2026-06-01", "2026-06-02")])
 def test_stats_and_months_always_equal_a_recount_of_the_orders(
     db: Database, shop: Settings, shops: list[dict[str, Any]]
 ) -> None:

@@ -857,8 +857,11 @@ class Rate(SQLModel, table=True):
     __tablename__ = "rates"
     name: str = Field(primary_key=True)  # `CHANNEL SENDER`, or the provider's name
     free_at: datetime | None = Field(default=None, sa_type=UtcTime)  # when all it was given is paid off
-    slow_until: datetime | None = Field(default=None, sa_type=UtcTime)  # the provider said: too fast
+    slow_until: datetime | None = Field(default=None, sa_type=UtcTime)  # too fast, or its provider is out of order
     slowed: int = 0  # times in a row
+    slowed_since: datetime | None = Field(default=None, sa_type=UtcTime)  # the first of them
+    slowed_for: str | None = None  # Reason of what waits: `rate` or `channel`
+    detail: str = ""  # what was said the last time; never an address or a body
 
 
 class ManualSend(SQLModel, table=True):

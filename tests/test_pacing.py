@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, update
 
 from outreach import channels, dispatcher, planner, releases, store
+from outreach.alerts.holding import PATIENCE, holding, look
 from outreach.channels import Blame, Outcome, Outgoing, Receipt, Silent
 from outreach.dispatcher import handing, recording, tick, watching
 from outreach.errors import DatabaseError
@@ -466,13 +467,68 @@ def test_while_nobody_can_be_reached_a_message_waits_for_as_long_as_it_may(
         dispatcher.dispatch(db, settings, now)
         now += timedelta(minutes=10)
     assert 20 <= len(provider.got) / 3 <= 60
-    assert {(row.status, row.blocked_by, row.attempts) for row in rows_of(db, Message)} <= {
-        (Status.PLANNED, Reason.CHANNEL, 0),
-        (Status.PLANNED, Reason.RATE, 0),
+    assert {(row.status, row.blocked_by, row.detail, row.attempts) for row in rows_of(db, Message)} == {
+        (Status.PLANNED, Reason.CHANNEL, "no route", 0),
     }
 
     provider.answer = accepted
     assert dispatcher.dispatch(db, settings, now + timedelta(hours=1)).sent == 3
+
+
+def test_what_comes_due_while_its_provider_is_out_of_order_says_that_and_not_that_its_sender_is_too_fast(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = sms(shop_settings(tmp_path), "+1", rate=per(100))
+    answering(
+        monkeypatch, lambda message: Receipt(message.public_id, Outcome.LATER, detail="no route", blame=Blame.ROUTE)
+    )
+    planned(db, settings, 1)
+    dispatcher.dispatch(db, settings, NOW)
+    feed(db, settings, NOW, customers=[customer(50, created_at=NOW)])
+    planner.plan(db, settings, NOW)
+
+    counts = dispatcher.dispatch(db, settings, NOW + SECOND)
+
+    assert counts.by_reason == {"channel": 1}
+    assert {(row.blocked_by, row.detail) for row in rows_of(db, Message)} == {("channel", "no route")}
+
+
+@pytest.mark.parametrize("senders", [("+1",), ("+1", "+2")])
+def test_a_channel_by_which_nothing_gets_through_is_an_alarm_until_something_does(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, senders: tuple[str, ...]
+) -> None:
+    settings = sms(shop_settings(tmp_path), *senders)
+    provider = answering(
+        monkeypatch,
+        lambda message: (
+            Receipt(message.public_id, Outcome.LATER, detail="no route", blame=Blame.ROUTE)
+            if message.sender == "+1"
+            else accepted(message)
+        ),
+    )
+    planned(db, settings, 20)
+    dispatcher.dispatch(db, settings, NOW)
+    began, patience = NOW, PATIENCE
+
+    assert alarms(db, settings, began + patience) == []
+    now = began
+    while now <= began + patience:
+        now += timedelta(minutes=4)
+        dispatcher.dispatch(db, settings, now)
+    ((name, text, since),) = alarms(db, settings, now)
+    assert (name, since) == ("channel:sms", began)
+    assert ("+1: no route" if len(senders) > 1 else "no route") in text
+    assert alarms(db, replace(settings, channels={}), now) == []
+
+    provider.answer = accepted
+    assert dispatcher.dispatch(db, settings, now + timedelta(hours=1)).sent > 0
+    assert alarms(db, settings, now + timedelta(hours=1)) == []
+
+
+def alarms(db: Database, settings: Settings, now: datetime) -> list[tuple[str, str, datetime]]:
+    with store.read(db) as connection:
+        held = holding(look(connection, now), settings, now)
+    return [(one.name, one.text, one.since) for one in held.values()]
 
 
 def test_what_is_refused_for_now_is_given_up_after_eight_attempts(

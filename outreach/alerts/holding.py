@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, text
 
 from outreach.alerts import words
-from outreach.models import Alarm, CampaignState, Import, Message, Tick, from_micros, table
+from outreach.models import Alarm, CampaignState, Import, Message, Rate, Tick, from_micros, table
 from outreach.releases.control import BY_HAND
 from outreach.settings import Settings
 from outreach.store import micros
@@ -27,7 +27,7 @@ UNTOLD = ".untold:"  # + target: since when it cannot be told, when that was las
 COUNTED = ".counted:"  # + alarm: how many there were when it was last told, or fewer if they became fewer
 
 _alarms, _ticks, _states = table(Alarm), table(Tick), table(CampaignState)
-_messages, _imports = table(Message), table(Import)
+_messages, _imports, _rates = table(Message), table(Import), table(Rate)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Seen:
     late_tasks: tuple[int, datetime | None]  # how many, and when the first was half-way
     imported: datetime | None
     overdue_cases: tuple[int, datetime | None] = (0, None)  # how many, and the earliest target time
+    slowed: Sequence[Any] = ()  # rows of `rates`: senders by which nothing got through lately
 
 
 # Literals, not parameters: only then do both databases use a partial index.
@@ -63,6 +64,7 @@ _HALF_WAY = text("""
 """)
 _OVERDUE = text("SELECT count(*), min(due_at) FROM cases WHERE closed_at IS NULL AND due_at <= :now")
 _PAUSED = select(_states.c.name, _states.c.paused_at, _states.c.paused_reason).where(_states.c.paused_at.is_not(None))
+_SLOWED = select(_rates).where(_rates.c.slowed > 0).order_by(_rates.c.slowed_since)
 
 
 def look(connection: Connection, now: datetime) -> Seen:
@@ -78,6 +80,7 @@ def look(connection: Connection, now: datetime) -> Seen:
         late_tasks=(late, None if half_way is None else from_micros(half_way)),
         imported=connection.execute(select(func.max(_imports.c.finished_at))).scalar(),
         overdue_cases=(overdue, None if target is None else from_micros(target)),
+        slowed=connection.execute(_SLOWED).all(),
     )
 
 
@@ -91,6 +94,7 @@ def holding(seen: Seen, settings: Settings, now: datetime) -> dict[str, Held]:
     """The alarms that hold, by name."""
     found = (
         *_paused(seen, settings),
+        *_slowed(seen, settings, now),
         *_unknown(seen, settings),
         *_late_tasks(seen, settings),
         *_overdue_cases(seen, settings),
@@ -106,6 +110,21 @@ def _paused(seen: Seen, settings: Settings) -> Iterator[Held]:
     for row in seen.paused:
         name = f"paused:{row.name}"
         yield Held(name, row.paused_at, words.text(settings.business, name, why=row.paused_reason))
+
+
+def _slowed(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:
+    """By channel; of several senders, the one by which nothing has got through for the longest."""
+    of = {f"{name} {sender}": name for name, channel in settings.channels.items() for sender in channel.senders}
+    told = set()
+    for row in seen.slowed:
+        channel = of.get(row.name)
+        if channel is None or channel in told or now - row.slowed_since <= PATIENCE:
+            continue
+        told.add(channel)
+        several = len(settings.channels[channel].senders) > 1
+        why = f"{row.name.partition(' ')[2]}: {row.detail}" if several else row.detail
+        name = f"channel:{channel}"
+        yield Held(name, row.slowed_since, words.text(settings.business, name, why=why))
 
 
 def _unknown(seen: Seen, settings: Settings) -> Iterator[Held]:

@@ -32,6 +32,7 @@ class Letter:
 
 TODO: dict[str, str] = {
     "paused": "outreach status\n    outreach resume {what}",
+    "channel": "outreach doctor",
     "unknown": "outreach messages --status unknown\n    outreach resolve --help",
     "import": "outreach import",
     "failing": "outreach status",
@@ -64,6 +65,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "la campaña {what} se detuvo",
             "La campaña {what} se detuvo sola: {why}. Sus mensajes esperan.",
             "La campaña {what} sigue adelante.",
+        ),
+        "channel": Words(
+            "nada sale por {what}",
+            "Nada sale por {what}: {why}. Lo que vence espera y se intenta de nuevo, cada vez con menos frecuencia; lo que caduque no se envía.",
+            "Los mensajes salen otra vez por {what}.",
         ),
         "unknown": Words(
             "mensajes en duda",
@@ -122,6 +128,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "A campanha {what} parou sozinha: {why}. Suas mensagens esperam.",
             "A campanha {what} continua.",
         ),
+        "channel": Words(
+            "nada sai por {what}",
+            "Nada sai por {what}: {why}. O que está pendente espera e é tentado de novo, cada vez com menos frequência; o que perder a validade não é enviado.",
+            "As mensagens saem de novo por {what}.",
+        ),
         "unknown": Words(
             "mensagens em dúvida",
             "Mensagens em dúvida: {count}. Não se sabe se saíram, por isso não se repetem. O que o provedor puder esclarecer se esclarece sozinho; o resto você decide.",
@@ -178,6 +189,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "campaign {what} has paused",
             "Campaign {what} has paused itself: {why}. Its messages wait.",
             "Campaign {what} goes on again.",
+        ),
+        "channel": Words(
+            "nothing gets through by {what}",
+            "Nothing gets through by {what}: {why}. What is due waits, and is tried less and less often; what expires meanwhile is not sent.",
+            "Messages get through by {what} again.",
         ),
         "unknown": Words(
             "messages in doubt",

@@ -310,9 +310,9 @@ class _Look:
             verdict = self._again(one, found, first)
             if isinstance(verdict, Send):
                 sender = sender_of(self.settings, verdict.channel, verdict.contact_id)
-                until = pace.wait(verdict.channel, sender, one.item.expires_at)
-                if until is not None:
-                    verdict = Defer(until, Reason.RATE, f"{verdict.channel} by {self._provider(verdict.channel)}")
+                waits = pace.wait(verdict.channel, sender, one.item.expires_at)
+                if waits is not None:
+                    verdict = waits
                 else:
                     talks = (one.row.customer_id, verdict.channel) in open_talks
                     made = self._made(one, found, verdict, context, sender=sender, conversation=talks)

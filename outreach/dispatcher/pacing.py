@@ -22,14 +22,16 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, collate, select, text, update
 
 from outreach import timing
-from outreach.models import Rate, table
+from outreach.channels import Blame, Receipt
+from outreach.gates import Defer
+from outreach.models import Rate, Reason, table
 from outreach.setting_keys import DEFAULT_RATES
 from outreach.settings import Settings
 from outreach.store import among
 from outreach.values import Limit, parse_limit
 
 _rates = table(Rate)
-_ADD = text("INSERT INTO rates (name, slowed) VALUES (:name, 0) ON CONFLICT (name) DO NOTHING")
+_ADD = text("INSERT INTO rates (name, slowed, detail) VALUES (:name, 0, '') ON CONFLICT (name) DO NOTHING")
 _READ = select(_rates).where(among(_rates.c.name, "names"))
 # In the order that Python has, whatever the database's language: senders that are slowed are locked in it as well.
 _LOCK = {"sqlite": _READ, "postgresql": _READ.order_by(collate(_rates.c.name, "C")).with_for_update()}
@@ -37,7 +39,13 @@ _WRITE = update(_rates).where(_rates.c.name == bindparam("of")).values(free_at=b
 _SLOW = (
     update(_rates)
     .where(_rates.c.name == bindparam("of"))
-    .values(slow_until=bindparam("until"), slowed=bindparam("times"))
+    .values(
+        slow_until=bindparam("until"),
+        slowed=bindparam("times"),
+        slowed_since=bindparam("since"),
+        slowed_for=bindparam("reason"),
+        detail=bindparam("said"),
+    )
 )
 NO_TIME = timedelta()
 SOON = timedelta(seconds=1)
@@ -50,6 +58,8 @@ class _Name:
     interval: timedelta  # of one message; zero: no limit
     free_at: datetime | None = None
     slow_until: datetime | None = None
+    slowed_for: str | None = None
+    detail: str = ""  # why it is slowed
     changed: bool = False
 
     def opens(self, now: datetime, tolerance: timedelta) -> datetime:
@@ -80,25 +90,29 @@ class Pace:
             if row.name in self._names:
                 one = self._names[row.name]
                 one.free_at, one.slow_until = row.free_at, row.slow_until
+                one.slowed_for, one.detail = row.slowed_for, row.detail
         self._kept_by: dict[tuple[str, str], list[str]] = {}  # by channel and sender, names that may keep them
 
-    def wait(self, channel: str, sender: str, expires_at: datetime) -> datetime | None:
+    def wait(self, channel: str, sender: str, expires_at: datetime) -> Defer | None:
         """
-        None where a message may leave now; else when to look at it again.
+        None where a message may leave now; else when to look at it again, and why not before.
 
         That is behind those of this tick that wait already, and before its expiry while there is any
         time left: only its expiry itself ends it.
         """
         until = self._now
+        reason, detail = Reason.RATE, f"{channel} by {self._settings.channels[channel].provider}"
         for name in self._limits(channel, sender):
             one = self._names[name]
             opens = one.opens(self._now, self._tolerance)
             if opens > self._now:
                 until = max(until, opens + self._behind[name] * one.interval)
                 self._behind[name] += 1
+                if one.slow_until and one.slow_until > self._now and one.slowed_for == Reason.CHANNEL:
+                    reason, detail = Reason.CHANNEL, one.detail
         if until <= self._now:
             return None
-        return max(min(until, expires_at - SOON), self._now + SOON)
+        return Defer(max(min(until, expires_at - SOON), self._now + SOON), reason, detail)
 
     def take(self, channel: str, sender: str, parts: int) -> None:
         """Note that a message of so many parts leaves now."""
@@ -116,13 +130,14 @@ class Pace:
     def _limits(self, channel: str, sender: str) -> list[str]:
         """Of the sender and its provider those that have a rate, or are slowed."""
         if (kept := self._kept_by.get((channel, sender))) is None:
-            names = (_sender(channel, sender), self._settings.channels[channel].provider)
+            names = (sender_name(channel, sender), self._settings.channels[channel].provider)
             kept = [name for name in names if self._names[name].interval or self._names[name].slow_until]
             self._kept_by[channel, sender] = kept
         return kept
 
 
-def _sender(channel: str, sender: str) -> str:
+def sender_name(channel: str, sender: str) -> str:
+    """Under which a sender's state is kept."""
     return f"{channel} {sender}"
 
 
@@ -133,7 +148,7 @@ def _intervals(settings: Settings) -> dict[str, timedelta]:
         default = DEFAULT_RATES.get((channel.provider, name))
         rate = channel.rate or (parse_limit(default) if default and not _by_service(channel.options) else None)
         for sender in channel.senders:
-            found[_sender(name, sender)] = _interval(rate)
+            found[sender_name(name, sender)] = _interval(rate)
         found[channel.provider] = _interval(settings.rates.get(channel.provider))
     return found
 
@@ -162,24 +177,49 @@ def read(connection: Connection, settings: Settings, now: datetime, behind: Coun
 
 
 def slow(
-    connection: Connection, channel: str, sender: str, retry_after: timedelta | None, unit: float, now: datetime
+    connection: Connection,
+    channel: str,
+    sender: str,
+    receipt: Receipt,
+    unit: float,
+    now: datetime,
 ) -> datetime:
     """
-    A provider said that this sender is too fast: nothing more leaves by it before the moment given back.
+    This sender was too fast, or its provider is out of order: nothing more leaves by it before the moment given back.
 
     That is what the provider said, or a back-off that grows with each time in a row.
     """
-    name = _sender(channel, sender)
+    name = sender_name(channel, sender)
     connection.execute(_ADD, [{"name": name}])
-    times = connection.execute(select(_rates.c.slowed).where(_rates.c.name == name).with_for_update()).scalar_one() + 1
-    until = now + (retry_after or timing.back_off(times, unit))
-    connection.execute(_SLOW, {"of": name, "until": until, "times": times})
+    known = connection.execute(select(_rates).where(_rates.c.name == name).with_for_update()).one()
+    times = known.slowed + 1
+    until = now + (receipt.retry_after or timing.back_off(times, unit))
+    connection.execute(
+        _SLOW,
+        {
+            "of": name,
+            "until": until,
+            "times": times,
+            "since": known.slowed_since or now,
+            "reason": slowed_for(receipt),
+            "said": receipt.detail,
+        },
+    )
     return until
 
 
-_AGAIN = update(_rates).where(among(_rates.c.name, "names"), _rates.c.slowed > 0).values(slow_until=None, slowed=0)
+def slowed_for(receipt: Receipt) -> Reason:
+    """What is said of messages that wait because of it."""
+    return Reason.RATE if receipt.blame is Blame.SENDER else Reason.CHANNEL
+
+
+_AGAIN = (
+    update(_rates)
+    .where(among(_rates.c.name, "names"), _rates.c.slowed > 0)
+    .values(slow_until=None, slowed=0, slowed_since=None, slowed_for=None, detail="")
+)
 
 
 def forget_slow(connection: Connection, senders: Iterable[tuple[str, str]]) -> None:
     """A sender got through again: its next slowing starts from the beginning."""
-    connection.execute(_AGAIN, {"names": {_sender(*one) for one in senders}})
+    connection.execute(_AGAIN, {"names": {sender_name(*one) for one in senders}})

@@ -147,9 +147,8 @@ def _later(
     if wrong is not None:
         return _not_handed_over(one, wrong, now)
     if receipt.blame in SLOWED:
-        reason = Reason.RATE if receipt.blame is Blame.SENDER else Reason.CHANNEL
         until, uncounted = slowed[one.outgoing.channel, one.outgoing.sender], {"attempts": row.attempts}
-        values, counted = deferred(row, Defer(until, reason, receipt.detail), now)
+        values, counted = deferred(row, Defer(until, pacing.slowed_for(receipt), receipt.detail), now)
         return {"status": Status.PLANNED, **UNSENT, **uncounted, **values}, counted
     if attempt >= MOST_ATTEMPTS:
         values = {"status": Status.FAILED, "reason": Reason.GAVE_UP, "detail": receipt.detail, **UNCLAIMED}
@@ -207,7 +206,7 @@ def _slow(
     if through - told.keys():
         pacing.forget_slow(connection, through - told.keys())
     return {
-        by: pacing.slow(connection, *by, receipt.retry_after, _unit(receipt.public_id, 0), chunk.now)
+        by: pacing.slow(connection, *by, receipt, _unit(receipt.public_id, 0), chunk.now)
         for by, receipt in sorted(told.items())
     }
 

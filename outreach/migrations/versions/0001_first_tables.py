@@ -616,6 +616,9 @@ def upgrade() -> None:
         sa.Column("free_at", sa.BigInteger(), nullable=True),
         sa.Column("slow_until", sa.BigInteger(), nullable=True),
         sa.Column("slowed", sa.Integer(), nullable=False),
+        sa.Column("slowed_since", sa.BigInteger(), nullable=True),
+        sa.Column("slowed_for", sa.String(), nullable=True),
+        sa.Column("detail", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(

@@ -475,6 +475,31 @@ def test_while_nobody_can_be_reached_a_message_waits_for_as_long_as_it_may(
     assert dispatcher.dispatch(db, settings, now + timedelta(hours=1)).sent == 3
 
 
+def test_one_connection_that_fails_slows_nobody_while_others_get_through(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = sms(shop_settings(tmp_path), "+1")
+    seen: list[str] = []
+
+    def answer(message: Outgoing) -> Receipt:
+        seen.append(message.public_id)
+        if len(seen) == 2:
+            return Receipt(message.public_id, Outcome.LATER, detail="no route", blame=Blame.ROUTE)
+        return accepted(message)
+
+    answering(monkeypatch, answer)
+    planned(db, settings, 3)
+
+    counts = dispatcher.dispatch(db, settings, NOW)
+
+    assert (counts.sent, counts.by_reason) == (2, {"channel": 1})
+    assert [row.slow_until for row in rows_of(db, Rate)] in ([], [None])
+    (waiting,) = rows_of(db, Message, status=Status.PLANNED)
+    assert waiting.attempts == 0
+    assert NOW < waiting.ready_at < NOW + timedelta(minutes=10)
+    assert dispatcher.dispatch(db, settings, waiting.ready_at).sent == 1
+
+
 def test_what_comes_due_while_its_provider_is_out_of_order_says_that_and_not_that_its_sender_is_too_fast(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

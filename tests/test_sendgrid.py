@@ -397,13 +397,16 @@ def test_an_error_that_names_no_message_halves_the_request(body: bytes) -> None:
     assert [len(part) for part in verdict.again] == [1, 2]
 
 
-def test_an_error_about_the_sender_is_the_configuration_s(fake: FakeSendGrid) -> None:
-    body = json.dumps({"errors": [{"message": "x", "field": "from.email"}]}).encode()
+@pytest.mark.parametrize(
+    ("field", "key"), [("from.email", "`from`"), ("from", "`from`"), ("reply_to.email", "`mailbox.reply_to`")]
+)
+def test_an_error_about_what_the_settings_put_into_every_message_is_the_configuration_s(field: str, key: str) -> None:
+    body = json.dumps({"errors": [{"message": "x", "field": field}]}).encode()
 
     verdict = verdict_of(request_of(*emails(2)), Answer(400, body))
 
     assert outcomes(verdict.receipts) == [Outcome.LATER] * 2
-    assert "from" in verdict.wrong
+    assert key in verdict.wrong
 
 
 def test_a_key_that_sendgrid_does_not_know_stops_the_channel(fake: FakeSendGrid) -> None:

@@ -750,6 +750,44 @@ def test_when_nobody_listens_everything_comes_later() -> None:
     assert wrong == ""
 
 
+class Mute(FakeSmtp):
+    """Never answers at one stage of any message."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    async def handle_MAIL(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+        if self.stage == "mail":
+            await asyncio.Event().wait()
+        return await super().handle_MAIL(server, session, envelope, address, options)
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # type: ignore[no-untyped-def]  # noqa: N802
+        if self.stage == "rcpt":
+            await asyncio.Event().wait()
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+
+@pytest.mark.parametrize(("stage", "blame"), [("mail", Blame.ROUTE), ("rcpt", NOBODY)])
+def test_a_server_that_says_nothing_at_all_costs_no_attempt_and_one_that_ponders_a_recipient_does(
+    stage: str, blame: Blame
+) -> None:
+    with Mute(stage) as server, channel_to(server, connections=1, timeout=Duration(seconds=1)) as channel:
+        (receipt,), wrong = sent(channel, mails(1))
+
+    assert (receipt.outcome, receipt.blame, wrong) == (LATER, blame, "")
+    assert receipt.detail == "the server did not answer in time"
+    assert not server.accepted
+
+
+def test_a_server_that_hangs_up_on_every_sender_costs_no_attempt() -> None:
+    cuts = Faults([Fault.DROP_BEFORE] * 20)
+    with FakeSmtp(faults=cuts, drop_at="mail") as server, channel_to(server, connections=2) as channel:
+        receipts, _ = sent(channel, mails(3))
+
+    assert {(one.outcome, one.blame) for one in receipts} == {(LATER, Blame.ROUTE)}
+
+
 def test_a_batch_that_is_left_halfway_harms_nothing() -> None:
     with FakeSmtp() as server, channel_to(server, connections=4) as channel:
         first = channel.send(mails(20))

@@ -195,9 +195,9 @@ class _Sending:
             detail = "the server did not confirm the message"
             self._receipts.append(Receipt(job.outgoing.public_id, Outcome.DOUBT, detail=detail))
         elif end.how is How.CLOSED:
-            self._again_or_later(job, "the server closed the connection", fresh=True)
+            self._again_or_later(job, "the server closed the connection", _unheard(end.stage), fresh=True)
         elif end.how is How.SILENT:
-            self._later(job, "the server did not answer in time")
+            self._later(job, "the server did not answer in time", _unheard(end.stage))
         elif end.how is How.LATE:
             self._later(job, "its time to be handed over ran out")
         elif end.how is How.TOO_LARGE:
@@ -224,17 +224,17 @@ class _Sending:
             raise error
         elif self._pool.connected:
             self._most = max(1, self._most - 1)
-            self._again_or_later(job, _why(error), fresh=False)
+            self._again_or_later(job, _why(error), Blame.ROUTE, fresh=False)
         else:
             self._down = _why(error)
             self._later(job, self._down, _blame(error))
 
-    def _again_or_later(self, job: Job, why: str, *, fresh: bool) -> None:
+    def _again_or_later(self, job: Job, why: str, blame: Blame, *, fresh: bool) -> None:
         job.tries, job.fresh = job.tries + 1, fresh
         if job.tries < TRIES and self.wrong is None:
             self._again.append(job)
         else:
-            self._later(job, why)
+            self._later(job, why, blame)
 
     def _later(self, job: Job, why: str, blame: Blame = Blame.NOBODY) -> None:
         self._receipts.append(Receipt(job.outgoing.public_id, Outcome.LATER, detail=why, blame=blame))
@@ -258,6 +258,11 @@ def _job(outgoing: Outgoing, drawn: tuple[float, float], sender: str, reply_to: 
         utf8=not (recipient.isascii() and from_.address.isascii()),
         drawn=drawn,
     )
+
+
+def _unheard(awaited: Stage) -> Blame:
+    """A server that says nothing before it has heard of a recipient says nothing about the message."""
+    return Blame.ROUTE if awaited in (Stage.NOOP, Stage.RSET, Stage.MAIL) else Blame.NOBODY
 
 
 def _blame(error: Exception) -> Blame:

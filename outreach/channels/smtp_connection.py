@@ -142,7 +142,7 @@ class How(StrEnum):
 
 @dataclass(slots=True)
 class End:
-    """What became of a job here; `reply` is that of `stage` where the server gave one."""
+    """What became of a job here; `reply` is that of `stage`, which was awaited, where the server gave one."""
 
     job: Job
     how: How
@@ -359,13 +359,14 @@ class Connection:
         return self._ended(How.CLOSED if idle else How.ANSWERED, *known)
 
     def _lost(self) -> End | None:
+        awaited = self._awaited[0] if self._awaited else Stage.DOT
         self.close()
         job, self._job = self._job, None
         if job is None:
             return None
         if self._failed is not None:
             return End(job, How.ANSWERED, *self._failed)
-        return End(job, How.DOUBT if self._dotted else How.CLOSED)
+        return End(job, How.DOUBT if self._dotted else How.CLOSED, awaited)
 
     def close(self) -> None:
         """At once, without a word."""

@@ -147,15 +147,20 @@ def _later(
     if wrong is not None:
         return _not_handed_over(one, wrong, now)
     if receipt.blame in SLOWED:
-        until, uncounted = slowed[one.outgoing.channel, one.outgoing.sender], {"attempts": row.attempts}
+        until = slowed.get((one.outgoing.channel, one.outgoing.sender)) or now + _again_after(row, 1)
+        uncounted = {"attempts": row.attempts}
         values, counted = deferred(row, Defer(until, pacing.slowed_for(receipt), receipt.detail), now)
         return {"status": Status.PLANNED, **UNSENT, **uncounted, **values}, counted
     if attempt >= MOST_ATTEMPTS:
         values = {"status": Status.FAILED, "reason": Reason.GAVE_UP, "detail": receipt.detail, **UNCLAIMED}
         return values, ("failed", Reason.GAVE_UP)
-    wait = receipt.retry_after or timing.back_off(attempt, _unit(row.public_id, attempt))
+    wait = receipt.retry_after or _again_after(row, attempt)
     values, counted = deferred(row, Defer(now + wait, Reason.RETRY, receipt.detail), now)
     return {"status": Status.PLANNED, **UNSENT, **values}, counted
+
+
+def _again_after(row: Any, attempt: int) -> timedelta:
+    return timing.back_off(attempt, _unit(row.public_id, attempt))
 
 
 def _unit(public_id: str, attempt: int) -> float:
@@ -191,18 +196,20 @@ def _slow(
     connection: Connection, chunk: Chunk, ready: Sequence[Ready], handed: Handed
 ) -> dict[tuple[str, str], datetime]:
     """Slow the senders that were too fast, or whose provider is out of order or away; gives until when each is."""
+    said = [
+        ((one.outgoing.channel, one.outgoing.sender), receipt)
+        for one in ready
+        if (receipt := handed.receipts.get(one.outgoing.public_id)) is not None
+    ]
+    through = {by for by, receipt in said if receipt.outcome is Outcome.ACCEPTED}
     told: dict[tuple[str, str], Receipt] = {}
-    through: set[tuple[str, str]] = set()
-    for one in ready:
-        receipt = handed.receipts.get(one.outgoing.public_id)
-        by = (one.outgoing.channel, one.outgoing.sender)
-        if receipt is None:
-            continue
-        waits = receipt.outcome is Outcome.LATER and receipt.blame in SLOWED
-        if waits or (receipt.outcome is Outcome.DOUBT and one.outgoing.channel in handed.broken):
+    for by, receipt in said:
+        if receipt.outcome is Outcome.LATER and receipt.blame in SLOWED:
+            waits = receipt.blame is Blame.SENDER or by not in through  # one connection of many says nothing of it
+        else:
+            waits = receipt.outcome is Outcome.DOUBT and by[0] in handed.broken
+        if waits:
             told.setdefault(by, receipt)
-        elif receipt.outcome is Outcome.ACCEPTED:
-            through.add(by)
     if through - told.keys():
         pacing.forget_slow(connection, through - told.keys())
     return {

@@ -49,7 +49,10 @@ STATUSES: Mapping[int, tuple[Means, str]] = {
     413: (Means.TOO_LARGE, "SendGrid found it too large"),
     429: (Means.TOO_FAST, "SendGrid asked for fewer requests"),
 }
-WRONG_SENDER = "SendGrid does not take the sender: look at `from`"
+OURS = {  # parts of a request that are the same for every message, and come from the settings
+    "from": "SendGrid does not take the sender: look at `from`",
+    "reply_to": "SendGrid does not take the address that answers go to: look at `mailbox.reply_to`",
+}
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def _accepted(request: Sequence[Prepared], answer: Answer) -> list[Receipt]:
 def _some_refused(request: Sequence[Prepared], answer: Answer, why: str) -> Verdict:
     """Those that the errors name are refused; the others go again, divided where none is named."""
     fields = _fields(answer.body)
-    if any(name.partition(".")[0] == "from" for name in fields):
-        return Verdict(each(request, Outcome.LATER, WRONG_SENDER, code="400"), wrong=WRONG_SENDER)
+    if (wrong := next((OURS[part] for name in fields if (part := name.partition(".")[0]) in OURS), None)) is not None:
+        return Verdict(each(request, Outcome.LATER, wrong, code="400"), wrong=wrong)
     blamed: dict[int, str] = {}
     for name in fields:
         found = re.fullmatch(r"personalizations\.(\d{1,4})(?:\.(.+))?", name)

@@ -304,7 +304,7 @@ class _Look:
         open_talks = self._conversations(may_go)
         wanted = [brings for one, _, _ in may_go if (brings := _coupon_of(one, self.settings)) is not None]
         self.desk = coupons.open_desk(self.connection, self.settings, self.chunk.now, wanted)
-        pace = pacing.read(self.connection, self.settings, self.chunk.now, self.chunk.behind)
+        pace = pacing.read(self.connection, self.settings, self.chunk.now, self.chunk.behind, self.chunk.slowed)
         ready: list[Ready] = []
         for (one, found, first), context in zip(may_go, contexts, strict=True):
             verdict = self._again(one, found, first)

@@ -14,7 +14,7 @@ The state is read and written in the transaction that commits `sending`, under t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -162,8 +162,8 @@ def _interval(limit: Limit | None) -> timedelta:
     return limit.per.clock / limit.count if limit else NO_TIME
 
 
-def read(connection: Connection, settings: Settings, now: datetime, behind: Counter[str]) -> Pace:
-    """Where every sender stands, locked where it has a limit, so that two processes share it truly."""
+def read(connection: Connection, settings: Settings, now: datetime, behind: Counter[str], slowed: set[str]) -> Pace:
+    """Where every sender stands, locked where it has a limit, so that two processes share it truly; fills `slowed`."""
     intervals = _intervals(settings)
     limited = [name for name, interval in intervals.items() if interval]
     if limited:
@@ -173,6 +173,7 @@ def read(connection: Connection, settings: Settings, now: datetime, behind: Coun
         rows = []
     others = [name for name in intervals if name not in limited]
     rows += connection.execute(_READ, {"names": others}).all()
+    slowed.update(row.name for row in rows if row.slowed)
     return Pace(settings, now, intervals, rows, behind)
 
 
@@ -220,6 +221,12 @@ _AGAIN = (
 )
 
 
-def forget_slow(connection: Connection, senders: Iterable[tuple[str, str]]) -> None:
-    """A sender got through again: its next slowing starts from the beginning."""
-    connection.execute(_AGAIN, {"names": {sender_name(*one) for one in senders}})
+def forget_slow(connection: Connection, senders: Iterable[tuple[str, str]], slowed: Collection[str]) -> None:
+    """
+    Senders got through again: their next slowing starts from the beginning.
+
+    Of those that were slowed when they were asked; what another process has slowed since stays slowed.
+    """
+    names = {sender_name(*one) for one in senders}.intersection(slowed)
+    if names:
+        connection.execute(_AGAIN, {"names": names})

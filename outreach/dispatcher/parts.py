@@ -118,6 +118,7 @@ class Chunk:
     lease_until: datetime
     by_person: bool = False  # claimed by a person who opened a task, not by a program
     behind: Counter[str] = field(default_factory=Counter)  # by sender or provider, how many of this tick wait already
+    slowed: set[str] = field(default_factory=set)  # senders that got nothing through the last time, by name
 
 
 Change = tuple[dict[str, Any], tuple[str, str]]  # a message's new values, and what to count it as

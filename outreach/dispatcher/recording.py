@@ -210,8 +210,7 @@ def _slow(
             waits = receipt.outcome is Outcome.DOUBT and by[0] in handed.broken
         if waits:
             told.setdefault(by, receipt)
-    if through - told.keys():
-        pacing.forget_slow(connection, through - told.keys())
+    pacing.forget_slow(connection, through - told.keys(), chunk.slowed)
     return {
         by: pacing.slow(connection, *by, receipt, _unit(receipt.public_id, 0), chunk.now)
         for by, receipt in sorted(told.items())

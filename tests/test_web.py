@@ -19,13 +19,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from outreach import inbox, planner, releases, store
 from outreach.channels import InboundEvent
 from outreach.cli import doctor
 from outreach.importer import posting
-from outreach.models import Consent, Fresh, Inbox, Message, MessageEvent, Reply, ShopEvent, Suppression
+from outreach.models import Alarm, Consent, Fresh, Inbox, Message, MessageEvent, Reply, ShopEvent, Suppression
 from outreach.reports.health import _WAITING
 from outreach.settings import EVENTS_KEY, ChannelSettings, Settings
 from outreach.store import Database
@@ -619,6 +619,19 @@ def test_metrics_say_how_much_waits_and_name_nobody(
     text = site.http.get("/metrics").text
     for private in ("+52", "c1", "Ana", "example.com", "luna"):
         assert private not in text
+
+
+def test_metrics_count_alarms_by_kind_and_do_not_say_what_they_are_about(
+    db: Database, tmp_path: Path, serve: Serve
+) -> None:
+    site = serve(db, shop_settings(tmp_path))
+    names = ("paused:win_back", "paused:birthday", "channel:email", ".failing:plan")
+    with store.write(db) as connection:
+        connection.execute(insert(Alarm), [{"name": name, "text": "x", "since": NOW} for name in names])
+
+    found = {name: value for name, value in site.metrics().items() if name.startswith("outreach_alarms")}
+
+    assert found == {"outreach_alarms{paused}": 2, "outreach_alarms{channel}": 1}
 
 
 INDEXES = {

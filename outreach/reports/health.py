@@ -7,6 +7,7 @@ from the end of a primary key, so that what has been sent over the years costs n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,10 +15,10 @@ from datetime import datetime
 from sqlalchemy import select, text
 
 from outreach import store
-from outreach.models import Tick, table, to_micros
+from outreach.models import Alarm, Tick, table, to_micros
 from outreach.store import Database
 
-_ticks = table(Tick)
+_ticks, _alarms = table(Tick), table(Alarm)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ def last_ticks(db: Database) -> dict[str, LastTick]:
         for row in rows
         if row.finished_at is not None
     }
+
+
+def alarms(db: Database) -> Counter[str]:
+    """How many hold, by kind, as the last look found them; what each is about may be a campaign, and is not said."""
+    with store.read(db) as connection:
+        names = connection.execute(select(_alarms.c.name)).scalars().all()
+    return Counter(name.partition(":")[0] for name in names if not name.startswith("."))
 
 
 # The conditions are written as those of the partial indexes: only then do both databases use these.

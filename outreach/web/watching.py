@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from outreach import __version__
 from outreach.alerts.holding import PATIENCE
 from outreach.errors import DatabaseError
-from outreach.reports.health import LastTick, last_ticks, waiting
+from outreach.reports.health import LastTick, alarms, last_ticks, waiting
 from outreach.settings import Settings
 from outreach.web.intake import Reason, Site
 
@@ -81,6 +81,8 @@ def _lines(site: Site) -> Iterator[str]:
     yield from _family("outreach_messages_due", "gauge", text, {"": left.due})
     text = "Messages ever written, whatever became of them."
     yield from _family("outreach_messages_written_total", "counter", text, {"": left.written})
+    text = "What a person should know that holds now, by kind."
+    yield from _family("outreach_alarms", "gauge", text, _by("kind", dict(sorted(alarms(site.db).items()))))
     text = "Events and replies that are stored and not handled yet."
     yield from _family("outreach_inbox_waiting", "gauge", text, {"": left.inbox})
     text = "Events and replies that this process has stored, by who brought them; repeats count."

@@ -435,6 +435,37 @@ def test_a_bad_optional_value_of_an_order_is_refused_alone(db: Database, shop: S
     assert one(db, OrderLine).sku == "A"
 
 
+def test_what_was_refused_is_kept_for_a_month_and_then_deleted_with_its_file(
+    db: Database, shop: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BATCH", 2)
+    wrong = [{**ORDER, "order_id": f"o{n}", "total": "-1"} for n in range(5)]
+    first = feed(db, shop, orders=wrong)
+    second = feed(db, shop, NOW + 20 * DAY, orders=wrong[:3])
+
+    feed(db, shop, NOW + 30 * DAY, orders=[ORDER])
+    assert {row.import_id for row in all_of(db, Reject)} == {1, 2}
+    feed(db, shop, NOW + 31 * DAY, orders=[ORDER])
+
+    assert {row.import_id for row in all_of(db, Reject)} == {2}
+    assert not Path(str(first.rejects_file)).exists()
+    assert len(rejects(second)) == 3
+    feed(db, shop, NOW + 51 * DAY, orders=[ORDER])
+    assert all_of(db, Reject) == []
+    assert list((shop.workspace / "rejects").iterdir()) == []
+
+
+def test_a_new_database_in_an_old_workspace_does_not_write_on_in_its_rejects_files(
+    db: Database, shop: Settings
+) -> None:
+    (shop.workspace / "rejects").mkdir()
+    (shop.workspace / "rejects" / "import-1.csv").write_text("of another database\n")
+
+    counts = feed(db, shop, orders=[{**ORDER, "total": "-1"}])
+
+    assert [row["column"] for row in rejects(counts)] == ["total"]
+
+
 def test_a_refused_value_is_taken_once_it_can_be_used(db: Database, shop: Settings) -> None:
     rows = [{**ORDER, "delivered_at": "2026-06-20 12:00"}]
     first = feed(db, shop, orders=rows)

@@ -25,7 +25,7 @@ from outreach import store
 from outreach.importer import orders, people, records, suppressions, totals
 from outreach.importer.cells import Months
 from outreach.importer.reaching import Reach, reach
-from outreach.importer.writing import Counts, ImportCounts, Progress, Run, settle
+from outreach.importer.writing import Counts, ImportCounts, Progress, Run, forget_rejects, settle
 from outreach.models import Import
 from outreach.models import table as table_of
 from outreach.settings import Settings
@@ -65,6 +65,7 @@ def import_source(
         with store.write(db) as connection:
             done = {"finished_at": now, "counts": counts.as_json()}
             connection.execute(update(Import).where(table_of(Import).c.id == run.id).values(done))
+        forget_rejects(run)
     finally:
         settle(db)
     return counts

@@ -29,6 +29,7 @@ from outreach.store import Database, Lock
 
 Progress = Callable[[str, int, int, int], None]  # table, rows done, bytes done, bytes in all
 Change = tuple[str, int, int, int | None]  # kind, record, customer, time: a row of `fresh`
+REJECTS_KEPT = timedelta(days=30)
 _ABREAST = 50
 _CHECKPOINT = 40_000  # pages of the write-ahead log between two checkpoints while importing
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -214,10 +215,10 @@ def list_rejects(run: Run, file: str, refusals: Sequence[Refusal]) -> None:
     """Append what was refused to the rejects file, once the transaction that keeps it has committed."""
     if not refusals:
         return
-    path = run.settings.workspace / "rejects" / f"import-{run.id}.csv"
+    path = _rejects_folder(run) / f"import-{run.id}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as out:
+    first = run.counts.rejects_file is None  # what is there by then is of another database
+    with path.open("w" if first else "a", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         if first:
             writer.writerow(("file", "line", "column", "value", "reason"))
@@ -226,6 +227,29 @@ def list_rejects(run: Run, file: str, refusals: Sequence[Refusal]) -> None:
             for r in refusals
         )
     run.counts.rejects_file = str(path)
+
+
+def forget_rejects(run: Run) -> None:
+    """Delete what was refused longer than REJECTS_KEPT ago, rows and files: it holds what people's records said."""
+    old = "SELECT id FROM imports WHERE started_at < ? ORDER BY id DESC LIMIT 1"
+    some = "DELETE FROM rejects WHERE id IN (SELECT id FROM rejects WHERE import_id <= ? ORDER BY import_id LIMIT ?)"
+    with store.read(run.db) as connection:
+        found = rows(connection, old, to_micros(run.now - REJECTS_KEPT))
+    if not found:
+        return
+    last, deleted = found[0][0], store.BATCH
+    while deleted == store.BATCH:
+        with store.write(run.db) as connection:
+            statement = _spelt(some, connection.dialect.name)
+            deleted = connection.exec_driver_sql(statement, (last, store.BATCH)).rowcount
+    for path in _rejects_folder(run).glob("import-*.csv"):
+        number = path.stem.removeprefix("import-")
+        if number.isdecimal() and int(number) <= last:
+            path.unlink(missing_ok=True)
+
+
+def _rejects_folder(run: Run) -> Path:
+    return run.settings.workspace / "rejects"
 
 
 def safe_cell(value: object) -> str:

@@ -39,7 +39,7 @@ from outreach.demo.words import WORDS
 from outreach.models import Enrolment, Message, Order, Reason, Reject, Status, table
 from outreach.sources.csv import CsvSource
 from outreach.store import Database
-from tests.conftest import SECRET
+from tests.conftest import SECRET, not_waiting_for_the_disk
 
 NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
 HOME = ZoneInfo(ZONE)
@@ -105,9 +105,11 @@ def database_of(request: pytest.FixtureRequest, kind: str, folder: Path) -> tupl
         name = f"demo_{uuid4().hex[:12]}"
         with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
             template = request.getfixturevalue("postgres_template")
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
         address = postgres(name)
-    return store.open_database(address, secret=SECRET), {"OUTREACH_DATABASE": address, "OUTREACH_SECRET": SECRET}
+    database = store.open_database(address, secret=SECRET)
+    not_waiting_for_the_disk(database)
+    return database, {"OUTREACH_DATABASE": address, "OUTREACH_SECRET": SECRET}
 
 
 def outbox_of(folder: Path) -> dict[str, Sent]:

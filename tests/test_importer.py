@@ -435,7 +435,7 @@ def test_a_bad_optional_value_of_an_order_is_refused_alone(db: Database, shop: S
     assert one(db, OrderLine).sku == "A"
 
 
-def test_what_was_refused_is_kept_for_a_month_and_then_deleted_with_its_file(
+def test_what_was_refused_is_kept_for_three_months_and_then_deleted_with_its_file(
     db: Database, shop: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BATCH", 2)
@@ -443,14 +443,14 @@ def test_what_was_refused_is_kept_for_a_month_and_then_deleted_with_its_file(
     first = feed(db, shop, orders=wrong)
     second = feed(db, shop, NOW + 20 * DAY, orders=wrong[:3])
 
-    feed(db, shop, NOW + 30 * DAY, orders=[ORDER])
+    feed(db, shop, NOW + 90 * DAY, orders=[ORDER])
     assert {row.import_id for row in all_of(db, Reject)} == {1, 2}
-    feed(db, shop, NOW + 31 * DAY, orders=[ORDER])
+    feed(db, shop, NOW + 91 * DAY, orders=[ORDER])
 
     assert {row.import_id for row in all_of(db, Reject)} == {2}
     assert not Path(str(first.rejects_file)).exists()
     assert len(rejects(second)) == 3
-    feed(db, shop, NOW + 51 * DAY, orders=[ORDER])
+    feed(db, shop, NOW + 111 * DAY, orders=[ORDER])
     assert all_of(db, Reject) == []
     assert list((shop.workspace / "rejects").iterdir()) == []
 

@@ -29,7 +29,7 @@ from outreach.store import Database, Lock
 
 Progress = Callable[[str, int, int, int], None]  # table, rows done, bytes done, bytes in all
 Change = tuple[str, int, int, int | None]  # kind, record, customer, time: a row of `fresh`
-REJECTS_KEPT = timedelta(days=30)
+REJECTS_KEPT = timedelta(days=90)
 _ABREAST = 50
 _CHECKPOINT = 40_000  # pages of the write-ahead log between two checkpoints while importing
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -17,22 +17,33 @@ PLACEHOLDER_NAMES = frozenset({
 })  # fmt: skip
 
 
+def any_email(text: str) -> str:
+    """
+    The address in lower case, whatever it is for, checked without asking the network.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    from email_validator import EmailNotValidError, validate_email
+
+    if len(text) > LONGEST:
+        raise ValueError(f"is longer than {LONGEST} characters, so it is no e-mail address")
+    if text.lower().endswith("@localhost"):  # the machine's own mail, which the library refuses
+        return any_email(f"{text.lower()}.localdomain").removesuffix(".localdomain")
+    try:
+        return validate_email(text, check_deliverability=False, globally_deliverable=False).normalized.lower()
+    except EmailNotValidError as error:
+        raise ValueError(f"is no e-mail address: {str(error).rstrip('.')}") from None
+
+
 def normal_email(text: str) -> str:
     """
-    The address in lower case, checked without asking the network.
+    A customer's address in lower case.
 
     Raises:
         ValueError: it is no address, or a placeholder such as email@noinformado.com.
     """
-    from email_validator import EmailNotValidError, validate_email
-
-    text = text.strip().strip("'").removeprefix("mailto:")
-    if len(text) > LONGEST:
-        raise ValueError(f"is longer than {LONGEST} characters, so it is no e-mail address")
-    try:
-        found = validate_email(text, check_deliverability=False, globally_deliverable=False).normalized.lower()
-    except EmailNotValidError as error:
-        raise ValueError(f"is no e-mail address: {str(error).rstrip('.')}") from None
+    found = any_email(text.strip().strip("'").removeprefix("mailto:"))
     name, _, domain = found.rpartition("@")
     if "." not in domain:
         raise ValueError("is no e-mail address: the part after the @ has no dot")

@@ -213,7 +213,7 @@ def _campaign(name: str, node: Node, settings: Settings, found: list[Problem]) -
         found.append(problem(node.nearest("was"), "was", f"`was: {RESERVED}` would take over what was sent by hand"))
     trigger = _trigger(values["trigger"], node.nearest("trigger"), settings, found) if "trigger" in values else None
     purpose = values.get("purpose", "marketing")
-    steps = _steps(values.get("steps", ()), node, purpose, settings, found)
+    steps = _steps(values.get("steps", ()), node, purpose, settings, found, is_on=values.get("active", True))
     if trigger is None or not steps:
         return None
     zone = ZoneInfo(settings.business.timezone)
@@ -340,14 +340,20 @@ _ALL_TRIGGER_KEYS = frozenset(
 
 
 def _steps(
-    values: tuple[dict[str, Any], ...], node: Node, purpose: str, settings: Settings, found: list[Problem]
+    values: tuple[dict[str, Any], ...],
+    node: Node,
+    purpose: str,
+    settings: Settings,
+    found: list[Problem],
+    *,
+    is_on: bool,
 ) -> list[Step]:
     steps = []
     for index, step in enumerate(values):
         at = node.nearest("steps", index)
         if step is None or at.entries is None:
             continue
-        found += _step_problems(step, at, settings)
+        found += _step_problems(step, at, settings, is_on=is_on)
         if all(key in step for key in ("id", "after", "channel", "template")):
             steps.append(_step(step, purpose))
     found += _repeated(values, node)
@@ -362,8 +368,8 @@ def _step(values: Mapping[str, Any], purpose: str) -> Step:
     return Step(**{"purpose": purpose, **_texts(plain)}, channels=channels, variants=variants)
 
 
-def _step_problems(values: Mapping[str, Any], node: Node, settings: Settings) -> Iterator[Problem]:
-    yield from _channel_problems(values.get("channel", ()), node.nearest("channel"), settings)
+def _step_problems(values: Mapping[str, Any], node: Node, settings: Settings, *, is_on: bool) -> Iterator[Problem]:
+    yield from _channel_problems(values.get("channel", ()), node.nearest("channel"), settings, is_on=is_on)
     yield from _variant_problems(values.get("variants"), node)
     survey, offer = values.get("survey"), values.get("offer")
     if survey is not None and survey.strip() not in settings.surveys:
@@ -377,15 +383,29 @@ def _unknown_name(what: str, name: str, known: Mapping[str, object], node: Node)
     return problem(node, f"unknown-{what}", f"unknown {what} `{shown(name)}`: {have}", did_you_mean(name, known))
 
 
-def _channel_problems(channels: tuple[str | None, ...], node: Node, settings: Settings) -> Iterator[Problem]:
+def _channel_problems(
+    channels: tuple[str | None, ...], node: Node, settings: Settings, *, is_on: bool
+) -> Iterator[Problem]:
     for index, channel in enumerate(channels):
         at = node.nearest(index)
         if channel and channel in channels[:index]:
             yield problem(at, "channel", f"the channel {channel} is named twice")
         elif channel and channel not in settings.channels:
-            have = listed(settings.channels) or "none"
-            hint = f"configured are {have}"
-            yield problem(at, "channel", f"the channel {channel} is not configured in outreach.yaml", hint)
+            yield _unconfigured(channel, at, settings, is_on=is_on)
+
+
+def _unconfigured(channel: str, at: Node, settings: Settings, *, is_on: bool) -> Problem:
+    """What a campaign that is off will need is no mistake yet: nothing of it is sent."""
+    text = f"the channel {channel} is not configured in outreach.yaml"
+    hint = f"configured are {listed(settings.channels) or 'none'}: add it there, or take it out of the step"
+    if is_on:
+        return problem(at, "channel", text, hint)
+    place = settings_file.position(settings, "channels")
+    cause = Problem(
+        *place, "channel", f"the channel {channel} is not configured, and campaigns that are off name it", warning=True
+    )
+    later = f"{text}: this campaign cannot be switched on"
+    return Problem(at.file, at.line, at.column, "channel", later, hint, warning=True, cause=cause)
 
 
 def _variant_problems(variants: Mapping[str, float | None] | None, node: Node) -> Iterator[Problem]:

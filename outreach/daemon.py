@@ -25,7 +25,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outreach import alerts, dispatcher, importer, inbox, mailbox, planner, reconciler, sources, store
+from outreach import alerts, dispatcher, importer, inbox, mailbox, planner, reconciler, releases, sources, store
 from outreach.channels import Channels
 from outreach.errors import ListenError, OutreachError
 from outreach.logs import place, say, to_stderr
@@ -51,6 +51,7 @@ class Action(StrEnum):
     FETCHED = "fetched"  # new mail was read from the mailbox
     RECONCILED = "reconciled"  # messages in doubt were looked for
     ALERTED = "alerted"  # something began that a person should know, or is over
+    PAUSED = "paused"  # a campaign, with the reason; its messages wait until somebody resumes it
     UNTOLD = "untold"  # an alert did not get through; it is tried again
     FAILED = "failed"  # a stage's tick; the next one comes as usual
     SERVING = "serving"  # the web app
@@ -70,6 +71,7 @@ class Daemon:
     channels: Channels = field(default_factory=Channels)  # kept open between ticks
     asking: Channels = field(default_factory=Channels)  # the reconciler's own: a channel is for one thread at a time
     seen: dict[int, Signature] = field(default_factory=dict)  # by source: its files when they were imported
+    paused: dict[str, str] = field(default_factory=dict)  # by campaign: the reason, as the log has said it
     busy: dict[str, threading.Lock] = field(default_factory=lambda: {stage: threading.Lock() for stage in STAGES})
 
 
@@ -219,6 +221,17 @@ def _dispatch(daemon: Daemon) -> None:
         _say_if_any(Action.DISPATCHED, counts.as_json())
         if counts.claimed < DISPATCH_AT_ONCE:
             break
+    _say_what_paused(daemon)
+
+
+def _say_what_paused(daemon: Daemon) -> None:
+    """Each pause once; what a person wrote as its reason is theirs, and may name anybody."""
+    now = releases.paused(daemon.db)
+    for campaign, reason in now.items():
+        if daemon.paused.get(campaign) != reason:
+            why = releases.BY_HAND if reason.startswith(releases.BY_HAND) else reason
+            say(Action.PAUSED, logging.WARNING, campaign=campaign, why=why)
+    daemon.paused = now
 
 
 def _receive(daemon: Daemon) -> None:

@@ -22,8 +22,9 @@ The first line of each docstring is the message when none is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,27 @@ class Problem:
     text: str
     hint: str = ""
     warning: bool = False
+    cause: Problem | None = None  # what several have in common, at its own place: `said_once` shows it for them
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         kind = "warning: " if self.warning else ""
         return f"{place}: {kind}{self.text}" + (f" ({self.hint})" if self.hint else "")
+
+
+def said_once(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems without repetition, in their order; several of one cause are that cause, with their number."""
+    each = dict.fromkeys(problems)
+    several = Counter(problem.cause for problem in each if problem.cause is not None)
+    return list(dict.fromkeys(_alone_or_cause(problem, several) for problem in each))
+
+
+def _alone_or_cause(problem: Problem, several: Counter[Problem]) -> Problem:
+    cause = problem.cause
+    if cause is None or several[cause] == 1:
+        return problem
+    hint = "; ".join(filter(None, (cause.hint, "`outreach check --verbose` names each")))
+    return replace(cause, text=f"{cause.text}, in {several[cause]:,} places", hint=hint)
 
 
 class OutreachError(Exception):
@@ -56,7 +73,7 @@ class Problems(OutreachError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(str(problem) for problem in said_once(self.problems)))
 
 
 class SettingsError(Problems):

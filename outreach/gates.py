@@ -238,23 +238,29 @@ def _built_in_hours() -> dict[str, WeekHours]:
     return {name: parse_week_hours(days) for name, days in DEFAULT_HOURS.items()}
 
 
-def _hours_of(channel: str, settings: Settings) -> WeekHours:
+def hours_of(channel: str, settings: Settings) -> WeekHours:
+    """When sending by the channel is allowed: as written, else as built in."""
     written, built_in = settings.sending_hours, _built_in_hours()
     if channel in written or "default" in written:
         return written.get(channel) or written["default"]
     return built_in.get(channel) or built_in["default"]
 
 
+def keeps_hours(purpose: str, channel: str) -> bool:
+    """Whether messages of this purpose wait for the channel's sending hours."""
+    return purpose != "answer" and (purpose != "transactional" or channel in ("call", "sms"))
+
+
 def _hours(q: _Question) -> Defer | End | None:
     chosen = q.chosen
-    if chosen is None or q.rules.purpose == "answer":
+    if chosen is None:
         return None
-    if q.rules.purpose == "transactional" and chosen[0] not in ("call", "sms"):
+    if not keeps_hours(q.rules.purpose, chosen[0]):
         return None
     zones = q.facts.zones or ((q.settings.business.timezone,) if q.settings.unknown_zone == "business" else ())
     if not zones:
         return _wait(q.now + NO_ZONE_LOOK, Reason.NO_ZONE, q.rules, at_the_latest=q.rules.expires_at)
-    week = _hours_of(chosen[0], q.settings)
+    week = hours_of(chosen[0], q.settings)
     if timing.allowed(q.now, week, zones):
         return None
     opens = timing.next_allowed(q.now, week, zones, q.rules.expires_at)
@@ -448,4 +454,4 @@ def valid_until(channel: str, found: Facts, rules: Rules, settings: Settings, no
     zones = found.zones or (settings.business.timezone,)
     if rules.purpose == "answer" or (rules.purpose == "transactional" and channel not in ("call", "sms")):
         return rules.expires_at
-    return min(rules.expires_at, timing.closing(now, _hours_of(channel, settings), zones))
+    return min(rules.expires_at, timing.closing(now, hours_of(channel, settings), zones))

@@ -117,7 +117,17 @@ SECRETS = {
     "twilio_auth_token": "TWILIO_AUTH_TOKEN",
     "token": "TWILIO_AUTH_TOKEN",
     "outreach_secret": "OUTREACH_SECRET",
+    "sendgrid_webhook_key": "SENDGRID_WEBHOOK_KEY",
+    "webhook_key": "SENDGRID_WEBHOOK_KEY",
+    "sendgrid_inbound_key": "SENDGRID_INBOUND_KEY",
+    "inbound_key": "SENDGRID_INBOUND_KEY",
+    "sendgrid_inbound_token": "SENDGRID_INBOUND_TOKEN",
+    "inbound_token": "SENDGRID_INBOUND_TOKEN",
+    "outreach_events_key": "OUTREACH_EVENTS_KEY",
+    "events_key": "OUTREACH_EVENTS_KEY",
 }
+# Words that mean another secret in one mapping than elsewhere.
+SECRETS_IN = {"mailbox": dict.fromkeys(("password", "passwd", "secret"), "IMAP_PASSWORD")}
 
 QUIET_HOURS = (
     "there are no quiet hours: `sending_hours` of outreach.yaml says when sending is allowed",
@@ -181,7 +191,7 @@ def _read_map(kind: MapOf, node: Node, name: str, problems: list[Problem]) -> di
         return {}
     result: dict[Any, Any] = {}
     for key, value in node.entries.items():
-        if mistaken := _mistaken(key):
+        if mistaken := _mistaken(key, name):
             problems.append(problem(node.keys[key], *mistaken))
             continue
         parsed = _read_scalar(kind.key, node.keys[key], name, problems)
@@ -212,7 +222,7 @@ def read_record(kind: Record, node: Node, name: str, problems: list[Problem]) ->
 
 def _unknown_key(node: Node, word: str, known: Mapping[str, Key], name: str) -> Problem:
     """The problem of a key that its mapping does not take, with the nearest one that it does."""
-    if mistaken := _mistaken(word):
+    if mistaken := _mistaken(word, name):
         return problem(node.keys[word], *mistaken)
     where = f" in `{name}`" if name else ""
     text = f"unknown key `{shown(word)}`{where}: allowed are {listed(known)}"
@@ -226,12 +236,12 @@ def _has_key(kind: Kind, word: str) -> bool:
     return isinstance(inner, Record) and any(key.name == word for key in inner.keys)
 
 
-def _mistaken(word: str) -> tuple[str, str, str] | None:
-    """Why a word is wrong wherever it stands, as id, text and hint: quiet hours, and secrets."""
+def _mistaken(word: str, place: str) -> tuple[str, str, str] | None:
+    """Why a word is wrong, in this mapping and wherever else it stands, as id, text and hint: quiet hours, and secrets."""
     small = re.sub(r"[\s-]", "_", word.strip().lower())
     if small.replace("_", "") in ("quiethours", "quiethour"):
         return "quiet-hours", *QUIET_HOURS
-    if variable := SECRETS.get(small):
+    if variable := SECRETS_IN.get(place, {}).get(small) or SECRETS.get(small):
         text = f"`{shown(word)}` is a secret, and secrets never stand in a file"
         return "secret", text, f"set the environment variable {variable}, or {variable}_FILE to a file that holds it"
     return None

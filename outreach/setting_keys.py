@@ -12,7 +12,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from outreach.keys import (
-    DURATION,
     LENGTH,
     LIMIT,
     SHARE,
@@ -326,7 +325,13 @@ SOURCE = Record(
         Key("cases", _FILE, "The cases' file."),
         Key("events", _FILE, "The file of the shop's own events."),
         Key("suppressions", _FILE, "The file of addresses not to contact."),
-        Key("format", choice("auto", "canonical"), "The files' format; `auto` tells it from the columns.", "auto"),
+        Key(
+            "format",
+            choice("auto", "canonical"),
+            "The files' format. There is one, so both words mean the same: CSV with the columns that"
+            " `docs/how-to/import-your-records.md` lists; encoding and delimiter are told from the file.",
+            "auto",
+        ),
     ),
     "{kind: csv, customers: data/customers.csv, orders: data/orders.csv}",
 )
@@ -376,7 +381,8 @@ OFFER = Record(
         Key(
             "trust",
             YES_NO,
-            "`yes`: the cart asks outreach about codes, so each is good at once; without it only codes that"
+            "`yes`: codes are made as they are given out, and good at once: for a shop where a person grants them and"
+            " looks them up by `outreach coupons list --code`, since no cart knows them; without it only codes that"
             " `outreach coupons activate` has marked live are given out.",
             "no",
         ),
@@ -567,7 +573,7 @@ SETTINGS = Record(
         Key("sms_segments", whole(1, 10), "`check` warns of an SMS of more parts than this.", "2"),
         Key(
             "keep_bodies",
-            DURATION,
+            LENGTH,
             "How long what messages said is kept; of those in doubt it stays until they are settled.",
             "24 months",
         ),

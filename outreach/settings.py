@@ -8,13 +8,16 @@ What may be written stands in one table (`setting_keys`), which also makes the r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from outreach import yamlfile
+from outreach.addresses import any_email, normal_phone
 from outreach.errors import Problem, SettingsError
 from outreach.keys import read_record, rows
 from outreach.setting_keys import (
@@ -41,17 +44,17 @@ from outreach.yamlfile import Node, did_you_mean, listed, problem, shown
 _TWO_YEARS = Duration(months=24)
 _ANSWER = Duration(seconds=20)
 EVENTS_KEY = "OUTREACH_EVENTS_KEY"  # signs the events that the shop posts
-SECRETS = (
-    "SENDGRID_API_KEY",
-    "TWILIO_ACCOUNT_SID",
-    "TWILIO_AUTH_TOKEN",
-    "SMTP_PASSWORD",
-    "SENDGRID_WEBHOOK_KEY",
-    "SENDGRID_INBOUND_KEY",
-    "SENDGRID_INBOUND_TOKEN",
-    "IMAP_PASSWORD",
-    EVENTS_KEY,
-)
+SECRETS = {
+    "SENDGRID_API_KEY": "Sends by SendGrid, and asks it what became of messages.",
+    "TWILIO_ACCOUNT_SID": "The Twilio account.",
+    "TWILIO_AUTH_TOKEN": "Sends by Twilio, and tells its reports from forged ones.",
+    "SMTP_PASSWORD": "Logs in to the SMTP server as `channels.email.user`.",
+    "SENDGRID_WEBHOOK_KEY": "Tells SendGrid's events from forged ones.",
+    "SENDGRID_INBOUND_KEY": "Tells the mails that SendGrid passes on from forged ones, by their signature.",
+    "SENDGRID_INBOUND_TOKEN": "The same, by a secret in the address that it posts to.",
+    "IMAP_PASSWORD": "Logs in to the mailbox as `mailbox.user`.",
+    EVENTS_KEY: "Tells the shop's own events from forged ones.",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Offer:
     minimum: str | None = None
     per_customer: Limit | None = None
     prefix: str = ""  # of generated codes
-    trust: bool = False  # the cart asks us: a code is good the moment it is given out
+    trust: bool = False  # a code is good the moment it is given out: no cart has to know it before
     replaces: tuple[str, ...] = ()  # weaker offers, whose codes of the same customer this one voids
     uses: int = 0  # how often one code may be redeemed; 0: once, a shared one as often as they like
     shareable: bool = False  # whoever redeems it, its owner is credited
@@ -266,9 +269,44 @@ def problems(settings: Settings) -> list[Problem]:
         file, line, column = position(settings, "channels")
         hint = "write channels: {email: {provider: outbox}}"
         found.append(Problem(file, line, column, "no-channel", "no channel is configured: nothing can be sent", hint))
-    for name, channel in settings.channels.items():
-        found += _channel_problems(settings, name, channel)
-    return [*found, *_mailbox_problems(settings)]
+    for name in settings.channels:
+        found += channel_problems(settings, name)
+    return [*found, *_mailbox_problems(settings), *_address_problems(settings)]
+
+
+def _address_problems(settings: Settings) -> Iterator[Problem]:
+    """Addresses that nobody could be reached at; the texts never repeat them."""
+    if (to := settings.alerts.get("email")) and (why := _no_email(to)):
+        yield Problem(*position(settings, "alerts", "email"), "wrong-value", f"`alerts.email` {why}")
+    for number, one in enumerate(settings.only_to, 1):
+        if why := _nobody(one, settings):
+            which = "`only_to`" if len(settings.only_to) == 1 else f"`only_to`: entry {number}"
+            yield Problem(*position(settings, "only_to"), "wrong-value", f"{which} {why}")
+
+
+def _no_email(written: str) -> str:
+    """Why it is no e-mail address; empty where it is one."""
+    try:
+        any_email(written)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _nobody(written: str, settings: Settings) -> str:
+    """Why nobody has this address, as addresses are kept: a number with its + and country."""
+    if "@" in written:
+        return _no_email(written)
+    if "messenger" in settings.channels and written.isdecimal():
+        return ""
+    if not written.startswith("+"):
+        return "is neither an e-mail address nor a number with its +country code, such as +52 55 1234 5678"
+    try:
+        kept = normal_phone(written, None)
+    except ValueError as error:
+        return str(error)
+    as_kept = re.sub(r"[^\d+]", "", written) == kept
+    return "" if as_kept else "is not as numbers are kept: write no 1 after +52, and no 0 before an area code"
 
 
 def _mailbox_problems(settings: Settings) -> list[Problem]:
@@ -284,8 +322,9 @@ def _mailbox_problems(settings: Settings) -> list[Problem]:
     return found
 
 
-def _channel_problems(settings: Settings, name: str, channel: ChannelSettings) -> list[Problem]:
+def channel_problems(settings: Settings, name: str) -> list[Problem]:
     """What keeps one channel from sending: a provider of another kind, keys that it lacks or does not take, secrets."""
+    channel = settings.channels[name]
     provider, allowed = channel.provider, PROVIDERS[name]
     ours = not plugged_in(provider)
     if provider not in allowed and ours:
@@ -302,6 +341,13 @@ def _channel_problems(settings: Settings, name: str, channel: ChannelSettings) -
     found += [Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `{key}`") for key in missing]
     if provider not in ("outbox", STAFF) and not channel.sender and not channel.options.get("messaging_service"):
         found.append(Problem(*at, "missing-key", f"`channels.{name}`: {provider} needs `from`"))
+    if provider in ("smtp", "sendgrid"):
+        place, hint = (
+            position(settings, "channels", name, "from"),
+            "such as My Shop <hola@shop.example>; a name that has a comma stands in quotes of its own",
+        )
+        wrong = filter(None, (_no_email(parseaddr(sender)[1]) for sender in channel.senders if sender))
+        found += [Problem(*place, "wrong-value", f"`channels.{name}.from` {why}", hint) for why in wrong]
     if channel.in_doubt != "hold" and provider in CANNOT_TELL:
         text = f"`in_doubt` changes nothing here: {provider} cannot be asked what became of a message"
         hint = "settle those in doubt with `outreach resolve`"
@@ -312,9 +358,12 @@ def _channel_problems(settings: Settings, name: str, channel: ChannelSettings) -
         secrets.append("SMTP_PASSWORD")
     for secret in secrets:
         if secret not in settings.secrets:
-            text = f"`channels.{name}`: the environment variable {secret} is not set, and {provider} needs it"
+            text = f"the environment variable {secret} is not set, and {provider} needs it"
             hint = f"set it, or {secret}_FILE to a file that holds it"
-            found.append(Problem(*at, "missing-secret", text, hint, warning=True))  # the daemon may have it
+            place = position(settings, "channels")
+            cause = Problem(*place, "missing-secret", text, hint, warning=True)
+            of_channel = f"`channels.{name}`: {text}"  # a warning, for the daemon may have it
+            found.append(Problem(*at, "missing-secret", of_channel, hint, warning=True, cause=cause))
     return found
 
 

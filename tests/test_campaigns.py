@@ -287,7 +287,8 @@ def step(**keys: str) -> str:
         (step(channel="emial"), f"3:36: `steps.channel`: `emial` is unknown: {CHANNELS} (did you mean `email`?)"),
         (
             step(channel="[email, call]"),
-            "3:44: the channel call is not configured in outreach.yaml (configured are email, sms, whatsapp)",
+            ("3:44: the channel call is not configured in outreach.yaml "
+            "(configured are email, sms, whatsapp: add it there, or take it out of the step)"),
         ),
         (step(channel="[sms, sms]"), "3:42: the channel sms is named twice"),
         (step(channel="[]"), "3:36: `steps.channel` is empty (it takes a channel, or a list of such)"),

@@ -11,12 +11,14 @@ from typing import IO, Any
 
 import pytest
 
-from outreach import channels, daemon, dispatcher, store
+from outreach import channels, daemon, dispatcher, releases, store
 from outreach.channels import Outgoing, Receipt
 from outreach.channels.outbox import Outbox
 from outreach.daemon import STAGES, Action, Daemon, run, tick
 from outreach.dispatcher import CHUNK
+from outreach.dispatcher.parts import pause
 from outreach.errors import DatabaseError, ImportFileError
+from outreach.logs import to_stderr
 from outreach.models import Import, Message, Tick
 from outreach.settings import Settings, SourceSettings
 from outreach.store import Database
@@ -73,6 +75,30 @@ def test_one_round_imports_plans_and_sends(db: Database, tmp_path: Path, capfd: 
     lines = log_lines(capfd.readouterr().err)
     assert [line["action"] for line in lines] == ["started", "imported", "planned", "dispatched", "stopped"]
     assert lines[3]["counts"]["sent"] == 2
+
+
+def test_the_log_says_once_what_paused_and_why(db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = settings_of(tmp_path)
+    publish(db, settings, NOW, hello=HELLO, other=HELLO.replace("{event: customer.created}", "{event: order.placed}"))
+    running = Daemon(settings, db)
+
+    releases.pause(db, "hello", "Ana asked for it", NOW)
+    with store.write(db) as connection:
+        pause(connection, ["other"], "twilio: wrong credentials", NOW)
+    with to_stderr():
+        for _ in range(2):
+            tick(running, "dispatch")
+        releases.resume(db, "hello", NOW)
+        tick(running, "dispatch")
+        releases.pause(db, "hello", "", NOW)
+        tick(running, "dispatch")
+
+    said = [line for line in log_lines(capfd.readouterr().err) if line["action"] == "paused"]
+    assert [(line["level"], line["campaign"], line["why"]) for line in said] == [
+        ("warning", "hello", "paused by hand"),
+        ("warning", "other", "twilio: wrong credentials"),
+        ("warning", "hello", "paused by hand"),
+    ]
 
 
 def test_the_log_speaks_a_closed_list_of_words_and_names_nobody(

@@ -19,11 +19,16 @@ from outreach import settings as settings_module
 from outreach.channels import Outcome, Outgoing, open_channel
 from outreach.render import Content
 from outreach.settings import Settings
+from tests import test_cli
 from tests.conftest import NOW
+from tests.test_cli import Run
+
+run = test_cli.run
 
 ID = "0123456789abcdef0123456789abcdef"
 SHOP = "business: {name: Tienda Luna, timezone: America/Mexico_City, currency: MXN}\npublic_url: https://shop.example\n"
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "how-to" / "rehearse-with-fake-providers.md"
 VERB = [sys.executable, str(ROOT / "cli.py"), "fake-providers"]
 
 
@@ -42,13 +47,27 @@ class Started:
 
     def settings(self, workspace: Path, email: str = "") -> Settings:
         """The settings that it printed, loaded with the secrets that it printed."""
-        text = "".join(self.printed)
-        block = text[text.index("channels:") :].split("\n\n")[0]
-        if email:
-            block = re.sub(r"email: .*", re.search(rf"email: {{provider: {email}.*", text)[0], block)  # type: ignore[index]
+        block = self.block()
+        for channel, provider in (("email", email), ("whatsapp", "twilio")):
+            if provider:
+                block = re.sub(rf"{channel}: .*", self.line_of(channel, provider), block)
         (workspace / "outreach.yaml").write_text(SHOP + block + "\n", encoding="utf-8")
-        exports = [shlex.split(line)[1] for line in text.splitlines() if line.startswith("export ")]
-        return settings_module.load(workspace, dict(export.split("=", 1) for export in exports))
+        return settings_module.load(workspace, self.secrets())
+
+    def block(self) -> str:
+        """The `channels` that it printed."""
+        text = "".join(self.printed)
+        return text[text.index("channels:") :].split("\n\n")[0]
+
+    def line_of(self, channel: str, provider: str) -> str:
+        found = re.search(rf"{channel}: {{provider: {provider}.*", "".join(self.printed))
+        assert found is not None
+        return found[0]
+
+    def secrets(self) -> dict[str, str]:
+        """The environment that it printed."""
+        exports = [shlex.split(line)[1] for line in self.printed if line.startswith("export ")]
+        return dict(export.split("=", 1) for export in exports)
 
 
 @pytest.fixture
@@ -100,6 +119,38 @@ def test_what_is_sent_with_the_printed_settings_is_told_without_an_address(
 
     assert receipt.outcome is Outcome.ACCEPTED
     assert started.line() == told
+
+
+def test_the_page_works_as_it_is_typed(
+    started: Started, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name, value in started.secrets().items():
+        monkeypatch.setenv(name, value)
+    shop = tmp_path / "rehearsal"
+    for line in re.findall(r"^   outreach ((?!fake-providers).*)$", text, re.MULTILINE):
+        done = run(*shlex.split(line))
+        assert done.code == 0, f"{line}: {done.out}{done.err}"
+        if line.startswith("init"):
+            monkeypatch.chdir(shop)
+            for name, rows in re.findall(r"`(data/\w+\.csv)`:\n\n   ```text\n(.*?)   ```", text, re.DOTALL):
+                (shop / name).write_text(re.sub("^   ", "", rows, flags=re.MULTILINE))
+            settings = shop / "outreach.yaml"
+            settings.write_text(
+                re.sub(r"channels:\n(?:  .*\n)+", started.block() + "\n", settings.read_text(), count=1)
+            )
+        elif line == "check":
+            assert done.out == "Everything is in order.\n"
+
+    told = {started.line().rpartition("  ")[0] for _ in range(2)}
+    assert told == {"sendgrid  email", "twilio  sms"}
+    assert without_ports(started.block()) in without_ports(re.sub("^   ", "", text, flags=re.MULTILINE))
+    for channel, provider in (("email", "smtp"), ("whatsapp", "twilio")):
+        assert without_ports(started.line_of(channel, provider)) in without_ports(text)
+
+
+def without_ports(text: str) -> str:
+    return re.sub(r"(127\.0\.0\.1:|port: )\d+", r"\1", text)
 
 
 def test_what_is_not_ours_is_told_without_what_stands_in_it(started: Started, tmp_path: Path) -> None:

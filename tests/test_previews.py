@@ -319,6 +319,17 @@ def test_notes_say_why_they_would_not_get_it_at_all(quick: Shop) -> None:
     assert quick.preview().notes == ("they draw the campaign's holdout: they would not get it",)
 
 
+def test_a_campaign_that_is_off_is_previewed_on_the_channels_that_there_are(quick: Shop) -> None:
+    off = THANKS + "    active: no\n"
+    quick.write(
+        thanks=off.replace("[sms, whatsapp, email]", "[call, sms]"), calls=off.replace("[sms, whatsapp, email]", "call")
+    )
+
+    assert quick.preview().outgoing.channel == "sms"
+    with pytest.raises(NotFound, match=r"step hello of calls goes by call alone: configure it in outreach\.yaml first"):
+        quick.preview("calls")
+
+
 # --- a test copy ---------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from outreach import settings
+from outreach import keys, settings
 from outreach.channels import CHANNELS
+from outreach.cli import reference
 from outreach.errors import SettingsError
 from outreach.keys import Either, Kind, ListOf, MapOf, Record, Row, Scalar
 from outreach.setting_keys import PROVIDER_KEYS, PROVIDERS, SETTINGS, STAFF
@@ -144,6 +146,52 @@ def test_a_channel_that_lacks_what_its_provider_needs_says_what(tmp_path: Path) 
             " (set it, or SMTP_PASSWORD_FILE to a file that holds it)"
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("alerts: {email: duena}", "`alerts.email` is no e-mail address"),
+        ("alerts: {email: duena@}", "`alerts.email` is no e-mail address"),
+        ("only_to: me", "`only_to` is neither an e-mail"),
+        ("only_to: [me@luna.example, ana@]", "`only_to`: entry 2 is no e-mail address"),
+        ("only_to: 55 4100 0001", "`only_to` is neither an e-mail address nor a number with its +country code"),
+        ("only_to: '+5215541000001'", "`only_to` is not as numbers are kept"),
+        (
+            "channels: {email: {provider: smtp, host: x.example, from: Luna}}",
+            "`channels.email.from` is no e-mail address",
+        ),
+        (
+            "channels: {email: {provider: smtp, host: x.example, from: 'Luna, la tienda <no-mail@luna.example>'}}",
+            "`channels.email.from` is no e-mail address",
+        ),
+        (
+            "channels: {email: {provider: smtp, host: x.example, from: [a@luna.example, Luna <hola>]}}",
+            "`channels.email.from` is no e-mail address",
+        ),
+    ],
+)
+def test_an_address_that_is_none_is_a_problem_that_does_not_repeat_it(tmp_path: Path, text: str, expected: str) -> None:
+    (found,) = settings.problems(loaded(tmp_path, BUSINESS + text))
+
+    assert (found.warning, found.line) == (False, BUSINESS.count("\n") + 1)
+    assert found.text.startswith(expected)
+    assert not re.search("duena|ana|4100|5541|hola", found.text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alerts: {email: root@localhost}",
+        "only_to: [me@luna.example, +52 55 4100 0001, '+52 (55) 4100-0002']",
+        "channels: {messenger: {provider: outbox}}\nonly_to: 4812345678901234",
+        'channels: {email: {provider: smtp, host: x.example, from: "\\"Luna, la tienda\\" <hola@luna.example>"}}',
+    ],
+)
+def test_an_address_of_any_kind_passes(tmp_path: Path, text: str) -> None:
+    found = settings.problems(loaded(tmp_path, BUSINESS.replace("}", ", country: MX}") + text))
+
+    assert [str(one) for one in found] == []
 
 
 def test_secrets_come_from_the_environment_and_are_never_shown(tmp_path: Path) -> None:
@@ -281,6 +329,10 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
         ("holdout: ten", ["outreach.yaml:2:10: `holdout`: `ten` is not a share: write a percentage such as `10%`"]),
         ("holdout:", ["outreach.yaml:2:1: `holdout` has no value (it takes a percentage such as `10%`)"]),
         ("caps: 3", ["outreach.yaml:2:7: `caps` takes a list: {purpose: marketing, messages: 1, per: 1 day}"]),
+        (
+            "keep_bodies: 0 days",
+            ["outreach.yaml:2:14: `keep_bodies`: it must be longer than nothing, such as `3 days`"],
+        ),
         (
             "clock: {plan: 0 seconds}",
             ["outreach.yaml:2:15: `clock.plan`: it must be longer than nothing, such as `3 days`"],
@@ -467,6 +519,29 @@ def paths(kind: Kind, path: str) -> list[str]:
             return paths(kind.other, path)
         case Scalar():
             return []
+
+
+@pytest.mark.parametrize(
+    ("text", "variable"),
+    [
+        ("mailbox: {host: x.example, password: x}", "IMAP_PASSWORD"),
+        ("channels: {email: {provider: smtp, host: x.example, password: x}}", "SMTP_PASSWORD"),
+        ("channels: {email: {provider: sendgrid, webhook_key: x}}", "SENDGRID_WEBHOOK_KEY"),
+        *((f"{name.lower()}: x", name) for name in settings.SECRETS),
+    ],
+)
+def test_a_secret_in_the_file_is_told_the_variable_it_belongs_in(tmp_path: Path, text: str, variable: str) -> None:
+    with pytest.raises(SettingsError) as wrong:
+        loaded(tmp_path, BUSINESS + text)
+
+    (found,) = wrong.value.problems
+    assert found.hint == f"set the environment variable {variable}, or {variable}_FILE to a file that holds it"
+
+
+def test_every_secret_stands_in_the_reference() -> None:
+    page = reference.settings_page()
+
+    assert all(f"`{name}`" in page for name in (*settings.SECRETS, *keys.SECRETS.values()))
 
 
 def test_the_reference_table_holds_just_the_keys_that_are_read() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path, PurePath
@@ -267,13 +267,15 @@ def _sources(used: Settings) -> Iterator[Finding]:
 def _alerts(used: Settings) -> Iterator[Finding]:
     told = [name for name in ("email", "webhook") if used.alerts.get(name)]
     email = used.channels.get("email")
+    wrong = [one for one in settings.problems(used) if one.text.startswith("`alerts.")]
+    yield from (_wrong(one.text, one.hint) for one in wrong)
     if not told:
         yield _doubtful("nobody is told when something is wrong", "write `alerts: {email: you@shop.example}`")
     elif "email" in told and email is None:
         yield _wrong("they go by e-mail, and the channel email is not configured", "add `email` under `channels`")
     elif told == ["email"] and email is not None and email.provider == "outbox":
         yield _doubtful("they are only written to the folder outbox", "give `channels.email` a provider that sends")
-    else:
+    elif not wrong:
         yield _good(f"they go by {' and '.join(told)}")
 
 
@@ -297,8 +299,7 @@ def _channels(used: Settings) -> list[About]:
     """What each channel's provider says; where the settings are wrong it is not asked."""
     found: dict[str, list[Finding]] = {name: [] for name in used.channels}
     for name, channel in used.channels.items():
-        alone = replace(used, channels={name: channel})
-        for one in settings.problems(alone):
+        for one in settings.channel_problems(used, name):
             may_wait = one.warning and one.id != "missing-secret"  # without it nothing can be asked here
             found[name].append(Finding(ok=False, text=one.text, hint=one.hint, warning=may_wait))
         if not found[name] and channel.provider == STAFF:

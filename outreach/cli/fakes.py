@@ -28,8 +28,10 @@ CHANNELS = """\
 channels:
   email: {{provider: sendgrid, from: "My Shop <hola@shop.example>", base_url: {sendgrid}, batch: 100}}
   sms: {{provider: twilio, from: "{number}", base_url: {twilio}}}
-  whatsapp: {{provider: twilio, from: "{number}", base_url: {twilio}}}
+  whatsapp: {{provider: outbox, from: "{number}"}}
+  call: {{provider: staff}}
 """
+BY_TWILIO = 'whatsapp: {{provider: twilio, from: "{number}", base_url: {twilio}}}'
 BY_SMTP = (
     'email: {{provider: smtp, from: "My Shop <hola@shop.example>", host: 127.0.0.1, port: {smtp}, security: none}}'
 )
@@ -62,6 +64,8 @@ def _run(smtp_port: int, twilio_port: int, sendgrid_port: int) -> None:
         show.line(CHANNELS.format(sendgrid=sendgrid.url, twilio=twilio.url, number=NUMBER))
         show.line("E-mail by SMTP in place of SendGrid:\n")
         show.line(f"  {BY_SMTP.format(smtp=smtp.port)}\n")
+        show.line("WhatsApp by Twilio, once the templates name their `content_sid`, without which it takes none:\n")
+        show.line(f"  {BY_TWILIO.format(twilio=twilio.url, number=NUMBER)}\n")
         show.line("In the terminal that outreach is used from:\n")
         for name, value in environment(twilio, sendgrid).items():
             show.line(f"export {name}={shlex.quote(value)}")

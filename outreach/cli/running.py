@@ -32,6 +32,8 @@ def plan(ctx: typer.Context, as_json: show.Json = False) -> None:
     show.table("Planned", ("Campaign", ">Enrolled", ">Planned", ">Held", ">Skipped"), [*rows, total])
     for paused in counts.paused:
         show.line(f"{paused['campaign']} is paused: {paused['reason']}")
+    for text in counts.outlook.lines() if counts.outlook else ():
+        show.line(text)
     for low in counts.offers:
         show.line(f"{low}.")
 
@@ -43,19 +45,22 @@ def dispatch(
     as_json: show.Json = False,
 ) -> None:
     """Send the messages that are due and that every rule lets pass."""
-    from outreach import dispatcher
+    from outreach import dispatcher, releases
 
     place, stop = here.here(ctx), Stop()
     db = here.database(place.settings)
     with stop_on_signals(stop):
         counts = dispatcher.dispatch(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
+    paused = releases.paused(db)
     if as_json:
-        show.as_json(counts)
+        show.as_json({**counts, "paused": [{"campaign": name, "reason": why} for name, why in paused.items()]})
         return
     by_reason = counts.pop("by_reason")
     show.table("Dispatched", tuple(f">{name.capitalize()}" for name in counts), [tuple(counts.values())])
     if by_reason:
         show.table("Why not", ("Reason", ">Messages"), sorted(by_reason.items()))
+    for name, why in paused.items():
+        show.line(f"{name} is paused: {why}. Its messages wait: mend that, then `outreach resume {name}`.")
     if stop.is_set():
         show.line("Stopped as asked, with nothing in the air: the next dispatch goes on from here.")
 
@@ -148,6 +153,7 @@ def run(
     """Run every stage on its clock until stopped, and the web app beside them."""
     from outreach import daemon
 
+    here.only_by_the_clock(ctx, "try another time with `outreach tick`")
     place = here.here(ctx)
     usual = daemon.Address()
     web = daemon.Address(

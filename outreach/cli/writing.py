@@ -12,7 +12,7 @@ import typer
 
 from outreach import campaigns, settings
 from outreach.cli import here, show
-from outreach.errors import DatabaseError, OutreachError, Problem, Problems
+from outreach.errors import DatabaseError, OutreachError, Problem, Problems, said_once
 from outreach.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
@@ -25,19 +25,30 @@ SCHEMA_FILE = Path("campaigns", ".campaign.schema.json")
 
 
 @app.command()
-def check(ctx: typer.Context, as_json: show.Json = False) -> None:
+def check(
+    ctx: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name each place of warnings that are otherwise said once.")
+    ] = False,
+    as_json: show.Json = False,
+) -> None:
     """Show every problem in settings, campaigns and templates."""
     problems = found_problems(ctx)
     wrong = sum(not problem.warning for problem in problems)
     if as_json:
-        show.as_json({"problems": [dataclasses.asdict(problem) for problem in problems]})
+        show.as_json({"problems": [_plain(problem) for problem in problems]})
     else:
-        for problem in problems:
+        for problem in problems if verbose else said_once(problems):
             show.line(str(problem))
         if not problems:
             show.line("Everything is in order.")
     if wrong:
         raise typer.Exit(1)
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    """Its fields; of what it shares with others, the text."""
+    return {**dataclasses.asdict(problem), "cause": problem.cause.text if problem.cause else ""}
 
 
 def found_problems(ctx: typer.Context) -> list[Problem]:
@@ -49,13 +60,13 @@ def found_problems(ctx: typer.Context) -> list[Problem]:
         files = releases.read_files(place.folder)
     except Problems as error:
         return list(error.problems)
-    own = settings.problems(place.settings)
+    unread = releases.unread_files(place.folder)
     try:
         db = _known_database(place.settings)
     except DatabaseError as error:
         unreachable = Problem(SETTINGS_FILE, 0, 0, "database", str(error))
-        return [*own, unreachable, *releases.check(files, place.settings, None)]
-    return [*own, *releases.check(files, place.settings, db)]
+        return [unreachable, *unread, *releases.check(files, place.settings, None)]
+    return [*unread, *releases.check(files, place.settings, db)]
 
 
 def _known_database(given: Settings) -> Database | None:

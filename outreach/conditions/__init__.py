@@ -24,8 +24,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from outreach.conditions.comparing import minor_digits
-from outreach.conditions.meaning import read
-from outreach.conditions.scope import Bool
+from outreach.conditions.meaning import read, read_in
+from outreach.conditions.scope import Attribute, Bool, Scope
 from outreach.conditions.vocabulary import FACTS, FUNCTIONS, KINDS, MAX_LENGTH, OUTCOMES, Fact, Function
 from outreach.errors import ConditionError
 from outreach.settings import Settings
@@ -36,12 +36,16 @@ __all__ = [
     "KINDS",
     "MAX_LENGTH",
     "OUTCOMES",
+    "Attribute",
     "Fact",
     "Function",
+    "attributes",
     "compile_condition",
     "minor_digits",
     "problems",
 ]
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def compile_condition(expression: str, *, subject: str, settings: Settings, now: datetime) -> Bool:
@@ -64,4 +68,11 @@ def compile_condition(expression: str, *, subject: str, settings: Settings, now:
 
 def problems(expression: str, *, subject: str, settings: Settings) -> list[ConditionError]:
     """Every problem of the expression, in its order; empty when it compiles."""
-    return read(expression, subject, settings, datetime(2000, 1, 1, tzinfo=UTC))[1]
+    return read(expression, subject, settings, _ANY_TIME)[1]
+
+
+def attributes(expression: str, *, subject: str, settings: Settings) -> list[Attribute]:
+    """The attributes that the expression names itself, in its order; those of its segments are the segments'."""
+    scope = Scope(expression, subject, settings, _ANY_TIME)
+    read_in(scope)
+    return scope.attributes

@@ -25,15 +25,21 @@ _orders, _lines = table(Order), table(OrderLine)
 
 
 def read(expression: str, subject: str, settings: Settings, now: datetime) -> tuple[Bool, list[ConditionError]]:
-    if subject not in SUBJECTS:
-        raise ValueError(f"subject is one of {', '.join(SUBJECTS)}")
     scope = Scope(expression, subject, settings, now)
+    return read_in(scope), scope.found
+
+
+def read_in(scope: Scope) -> Bool:
+    """The condition; what is wrong with it, and the attributes it names, are added to the scope's."""
+    if scope.subject not in SUBJECTS:
+        raise ValueError(f"subject is one of {', '.join(SUBJECTS)}")
     try:
-        return condition_of(tree(expression), scope), scope.found
+        return condition_of(tree(scope.text), scope)
     except ConditionError as error:
-        return false(), [*scope.found, error]
+        scope.found.append(error)
     except RecursionError:
-        return false(), [ConditionError("the condition is too deeply nested: use fewer brackets and `not`s")]
+        scope.found[:] = [ConditionError("the condition is too deeply nested: use fewer brackets and `not`s")]
+    return false()
 
 
 def condition_of(node: Any, scope: Scope) -> Bool:

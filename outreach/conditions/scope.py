@@ -36,6 +36,16 @@ _OPEN_COLUMNS = {
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """A further column that an expression names, such as `order.attributes.gift`, and where."""
+
+    of: str  # attributes | order.attributes | case.attributes
+    name: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
 class Scope:
     """What an expression is read in; `found` and `spent` are shared with the segments inside it."""
 
@@ -45,6 +55,7 @@ class Scope:
     now: datetime
     found: list[ConditionError] = field(default_factory=list)
     spent: dict[str, int] = field(default_factory=lambda: {"terms": 0, "values": 0})
+    attributes: list[Attribute] = field(default_factory=list)  # those named outside of segments
     inside: tuple[str, ...] = ()  # the segments being expanded
 
     def spend(self, what: str, limit: int) -> None:
@@ -141,6 +152,9 @@ def _fact(node: Any, name: str, scope: Scope) -> Named:
         raise refusal(node, scope, f"no event declares a field {key}: {known}{nearest(key, _fields(scope))}")
     if any(character in key for character in '"\\'):
         raise refusal(node, scope, 'the name of an attribute holds no `"` and no `\\`')
+    if fact.subject != "event" and not scope.inside:
+        place = error_at(scope.text, offset(node), "")
+        scope.attributes.append(Attribute(head, key, place.line, place.column))
     return Named(fact, name, JsonText(_OPEN_COLUMNS[head], key))
 
 

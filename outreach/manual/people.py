@@ -14,7 +14,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, text
 
-from outreach import store, timing
+from outreach import naming, store, timing
 from outreach.addresses import normal_email, normal_phone
 from outreach.conditions import compile_condition
 from outreach.errors import NotFound
@@ -68,6 +68,9 @@ def meant(connection: Connection, settings: Settings, expression: str, now: date
 # --- by name -------------------------------------------------------------------------------------
 
 
+ADVICE = "give the shop's own id, an e-mail address, or a number with + and its country code"
+
+
 def named(
     connection: Connection, db: Database, settings: Settings, names: Sequence[str], *, option: str = "--to"
 ) -> People:
@@ -89,6 +92,8 @@ def named(
             known[by_id[name]] = None
             kinds.add("")
             continue
+        if "@" not in name and not name.startswith("+"):
+            raise naming.no_customer(connection, name, ADVICE)
         said = f"what {option} names" + (f" in place {place}" if len(wanted) > 1 else "")
         kind, address = _address(name, said, settings.business.country)
         hashed = store.address_hash(db.secret, kind, address)
@@ -114,14 +119,9 @@ def _address(name: str, said: str, country: str | None) -> tuple[str, str]:
     A number needs its +: without one, a slip in a customer's id could reach somebody's phone.
     """
     try:
-        if "@" in name:
-            return "email", normal_email(name)
-        if name.startswith("+"):
-            return "phone", normal_phone(name, country)
+        return ("email", normal_email(name)) if "@" in name else ("phone", normal_phone(name, country))
     except ValueError as error:
         raise NotFound(f"{said} {error}") from None
-    hint = "give the shop's own id, an e-mail address, or a number with + and its country code"
-    raise NotFound(f"there is no customer {name!r}: {hint}")
 
 
 def _having(connection: Connection, kind: str, hashed: str) -> list[int]:

@@ -132,7 +132,11 @@ def _step(loaded: Loaded, campaign: str, step: str) -> tuple[Campaign, Step]:
     one = next((each for each in of.steps if each.id == step), None)
     if one is None:
         raise _unknown("step", step, [each.id for each in of.steps], f"campaign {campaign}")
-    return of, one
+    configured = tuple(channel for channel in one.channels if channel in loaded.settings.channels)
+    if not configured:
+        names = " and ".join(one.channels)
+        raise NotFound(f"step {step} of {campaign} goes by {names} alone: configure it in outreach.yaml first")
+    return of, replace(one, channels=configured)
 
 
 def _unknown(what: str, name: str, known: Any, place: str) -> NotFound:

@@ -7,11 +7,23 @@ offers, surveys). `plan` and `dispatch` only ever use the current one, the highe
 
 from outreach.releases.changes import Changes, diff
 from outreach.releases.checking import check
-from outreach.releases.control import cancel, pause, resume
+from outreach.releases.control import BY_HAND, cancel, pause, paused, resume
 from outreach.releases.publishing import publish, rollback
-from outreach.releases.snapshot import CATALOGUE, Loaded, current, date_name, ends_at, listed, read_files, starts_at
+from outreach.releases.snapshot import (
+    CATALOGUE,
+    Loaded,
+    current,
+    date_name,
+    ends_at,
+    listed,
+    published,
+    read_files,
+    starts_at,
+    unread_files,
+)
 
 __all__ = [
+    "BY_HAND",
     "CATALOGUE",
     "Changes",
     "Loaded",
@@ -23,9 +35,12 @@ __all__ = [
     "ends_at",
     "listed",
     "pause",
+    "paused",
     "publish",
+    "published",
     "read_files",
     "resume",
     "rollback",
     "starts_at",
+    "unread_files",
 ]

@@ -5,14 +5,15 @@ Every problem of what marketers wrote, at once, each at its place.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import time, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy import text as sql
 
 from outreach import campaigns as campaign_files
-from outreach import conditions, replies_file, store
+from outreach import conditions, gates, replies_file, store
 from outreach.campaigns import Campaign
 from outreach.errors import Problem
 from outreach.models import (
@@ -23,6 +24,7 @@ from outreach.models import (
     ShopEvent,
     table,
 )
+from outreach.releases.attributes import nowhere_known
 from outreach.releases.snapshot import (
     CATALOGUE,
     date_name,
@@ -33,8 +35,10 @@ from outreach.settings import Settings, with_catalogue
 from outreach.settings import position as settings_position
 from outreach.settings import problems as settings_problems
 from outreach.store import Database
+from outreach.values import WeekHours
 
 _orders, _coupons = table(Order), table(Coupon)
+_DAY_MINUTES = 24 * 60
 WRITTEN_ON = ("email", "sms", "whatsapp", "messenger")
 
 
@@ -55,14 +59,16 @@ def check(files: Mapping[str, str], settings: Settings, db: Database | None = No
     for campaign in campaigns.values():
         problems += _condition_problems(files, campaign, used)
         problems += _template_problems(files, campaign, used, templates)
-        problems += _unapproved(campaign, used, templates)
+        problems += _closed_hours(files, campaign, used)
         if db is not None:
             problems += _without_codes(files, db, campaign, used)
         if db is not None and campaign.active and (text := _cannot_fire(db, campaign)):
             problems.append(
                 Problem(*campaign_files.position(files, campaign.name, "trigger"), "trigger", text, warning=True)
             )
-    return sorted(set(problems), key=lambda problem: (problem.warning, problem.file, problem.line, problem.column))
+    problems += _unapproved(campaigns, used, templates)
+    problems += nowhere_known(files, campaigns.values(), templates, used, db)
+    return sorted(set(problems), key=lambda one: (one.warning, one.file, one.line, one.column, one.text))
 
 
 def _reply_problems(files: Mapping[str, str], settings: Settings, templates: Templates) -> list[Problem]:
@@ -97,6 +103,42 @@ def _condition_problems(files: Mapping[str, str], campaign: Campaign, settings: 
     return found
 
 
+def _closed_hours(files: Mapping[str, str], campaign: Campaign, settings: Settings) -> list[Problem]:
+    """Steps whose `at` is outside the sending hours of their channels on every day of the week."""
+    found = []
+    for index, step in enumerate(campaign.steps):
+        if step.at is None:
+            continue
+        gated = [channel for channel in step.channels if gates.keeps_hours(step.purpose, channel)]
+        waits = {channel: _until_open(step.at, gates.hours_of(channel, settings)) for channel in gated}
+        closed = {channel: wait for channel, wait in waits.items() if wait}
+        if not closed:
+            continue
+        late = [channel for channel, wait in closed.items() if wait >= step.expires.clock]
+        what = f"`at: {step.at:%H:%M}` is outside the sending hours of {' and '.join(closed)} on every day"
+        then = (
+            f"until they begin a message has expired, after {step.expires}"
+            if late
+            else "messages wait until they begin"
+        )
+        hint = "choose a time within `sending_hours`, or change those"
+        place = campaign_files.position(files, campaign.name, "steps", index, "at")
+        found.append(Problem(*place, "closed-hours", f"{what}: {then}", hint, warning=True))
+    return found
+
+
+def _until_open(at: time, week: WeekHours) -> timedelta:
+    """The shortest wait, over the days of a week, from this time of day to the next time that is allowed."""
+    minute = at.hour * 60 + at.minute
+    waits = [
+        max(window[0] + after * _DAY_MINUTES - minute, 0)
+        for day in range(7)
+        for after in range(8)
+        if (window := week.days[(day + after) % 7]) is not None and window[1] + after * _DAY_MINUTES > minute
+    ]
+    return timedelta(minutes=min(waits, default=7 * _DAY_MINUTES))
+
+
 def _template_problems(
     files: Mapping[str, str], campaign: Campaign, settings: Settings, templates: Templates
 ) -> list[Problem]:
@@ -117,25 +159,43 @@ def _template_problems(
     return found
 
 
-def _unapproved(campaign: Campaign, settings: Settings, templates: Templates) -> list[Problem]:
+def _unapproved(campaigns: Mapping[str, Campaign], settings: Settings, templates: Templates) -> list[Problem]:
     """
     WhatsApp messages without an approved template, where a provider would really send them.
 
     Free text reaches only people who wrote within the last 24 hours
     (www.twilio.com/docs/whatsapp/key-concepts): a campaign's message would be refused for all others.
+    Of campaigns that are off these are warnings: nothing of theirs is sent, and approval takes days.
     """
     channel = settings.channels.get("whatsapp")
-    if channel is None or channel.is_stand_in:
+    if channel is None or channel.provider == "outbox":
         return []
     text = "a WhatsApp message without `content_sid`: free text reaches only people who wrote in the last 24 hours"
-    hint = "begin the file with ---, content_sid: HX…, --- and the id of the approved template"
-    found = [
-        Problem(path, 1, 1, "template-content-sid", text, hint)
+    hint = (
+        "begin the file with ---, content_sid: HX… and ---, where HX… is the approved template's id; "
+        "or take whatsapp out of the step"
+    )
+    place = settings_position(settings, "channels", "whatsapp")
+    common = "campaigns that are off have WhatsApp messages without `content_sid`, which they need before they are on"
+    cause = Problem(*place, "template-content-sid", common, hint, warning=True)
+    wanted = _whatsapp_files(campaigns.values(), templates, is_on=True)
+    later = _whatsapp_files(campaigns.values(), templates, is_on=False) - wanted
+    return [
+        *(Problem(path, 1, 1, "template-content-sid", text, hint) for path in wanted),
+        *(Problem(path, 1, 1, "template-content-sid", text, hint, warning=True, cause=cause) for path in later),
+    ]
+
+
+def _whatsapp_files(campaigns: Iterable[Campaign], templates: Templates, *, is_on: bool) -> set[str]:
+    """The files without `content_sid` that WhatsApp messages of these campaigns may be made from."""
+    return {
+        path
+        for campaign in campaigns
+        if campaign.active == is_on
         for step in campaign.steps
         if "whatsapp" in step.channels
         for path in templates.without_content_sid(step.template, tuple(name for name, _ in step.variants))
-    ]
-    return list(dict.fromkeys(found))
+    }
 
 
 def _without_codes(files: Mapping[str, str], db: Database, campaign: Campaign, settings: Settings) -> list[Problem]:

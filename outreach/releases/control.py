@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from outreach import store
+from outreach import naming, store
 from outreach.errors import NotFound
 from outreach.models import (
     CampaignState,
@@ -19,6 +19,7 @@ from outreach.models import (
     table,
 )
 from outreach.store import BATCH, Database, Lock
+from outreach.yamlfile import did_you_mean, listed
 
 _states = table(CampaignState)
 _steps = table(StepState)
@@ -43,6 +44,14 @@ def pause(db: Database, campaign: str | None, reason: str, now: datetime) -> lis
     return names
 
 
+def paused(db: Database) -> dict[str, str]:
+    """The campaigns that are paused, each with its reason, by name."""
+    c = _states.c
+    with store.read(db) as connection:
+        rows = connection.execute(select(c.name, c.paused_reason).where(c.paused_at.is_not(None)).order_by(c.name))
+        return {row.name: row.paused_reason for row in rows}
+
+
 def resume(db: Database, campaign: str | None, now: datetime) -> list[str]:
     """Let one campaign, or all paused ones, go on; its volume brake rests for 24 hours, since a person looked."""
     with store.write(db) as connection:
@@ -60,9 +69,15 @@ def _named(connection: Connection, campaign: str | None) -> list[str]:
     if campaign is None:
         return known
     if campaign not in known:
-        listed = ", ".join(known) or "none yet"
-        raise NotFound(f"no campaign {campaign!r} has been published; there are: {listed}")
+        raise naming.no_campaign(connection, campaign)
     return [campaign]
+
+
+def _no_step(connection: Connection, campaign: str, step: str | None) -> NotFound:
+    known = list(connection.execute(select(_steps.c.step).where(_steps.c.campaign == campaign)).scalars())
+    near = did_you_mean(step or "", known)
+    hint = f" ({near})" if near else ""
+    return NotFound(f"campaign {campaign} has no step {step!r}; there are: {listed(known) or 'none yet'}{hint}")
 
 
 def cancel(db: Database, campaign: str, step: str | None, now: datetime) -> int:
@@ -78,7 +93,7 @@ def cancel(db: Database, campaign: str, step: str | None, now: datetime) -> int:
             _steps.c.campaign == campaign if step is None else (_steps.c.campaign == campaign) & (_steps.c.step == step)
         )
         if not connection.execute(update(_steps).where(wanted).values(cancelled_at=now)).rowcount:
-            raise NotFound(f"campaign {campaign} has no step {step!r}")
+            raise _no_step(connection, campaign, step)
     ended = 0
     c = _messages.c
     while True:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, literal, select, update
 from outreach import campaigns as campaign_files
 from outreach import store
 from outreach.campaigns import Campaign, Step, Trigger
-from outreach.errors import NotFound, Problems, ReleaseError
+from outreach.errors import Problems, ReleaseError
 from outreach.models import (
     CampaignState,
     Enrolment,
@@ -34,6 +34,7 @@ from outreach.releases.snapshot import (
     campaigns_of,
     files_hash,
     files_of,
+    published,
     starts_at,
 )
 from outreach.settings import Settings, with_catalogue
@@ -84,11 +85,7 @@ def publish(db: Database, settings: Settings, files: Mapping[str, str], now: dat
 
 def rollback(db: Database, settings: Settings, number: int, now: datetime) -> int:
     """Publish the content of release `number` again, under a new number."""
-    with store.read(db) as connection:
-        files = files_of(connection, number)
-    if files is None:
-        raise NotFound(f"there is no release {number}: `outreach releases` lists them")
-    return publish(db, settings, files, now, note=f"release {number} again")
+    return publish(db, settings, published(db, number), now, note=f"release {number} again")
 
 
 def _follow_renames(connection: Connection, campaign: Campaign) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from outreach import campaigns as campaign_files
 from outreach import replies_file, store, timing
 from outreach.campaigns import Campaign
-from outreach.errors import ReleaseError
+from outreach.errors import NotFound, Problem, ReleaseError
 from outreach.models import (
     Release,
     table,
@@ -60,6 +60,25 @@ def read_files(workspace: Path) -> dict[str, str]:
     raw = raw_catalogue(_text(settings_file)) if settings_file.is_file() else {}
     files[CATALOGUE] = json.dumps(raw, ensure_ascii=False, sort_keys=True)
     return files
+
+
+def unread_files(workspace: Path) -> list[Problem]:
+    """What lies in campaigns/ and looks as if it were read, and is not; what is hidden is somebody else's."""
+    beside = sorted(path for path in (workspace / "campaigns").glob("*") if not path.name.startswith("."))
+    return [found for path in beside if (found := _unread(path, path.relative_to(workspace).as_posix())) is not None]
+
+
+def _unread(path: Path, name: str) -> Problem | None:
+    ending = "is not read: the name of a campaign's file ends in .yaml"
+    if path.is_dir():
+        holds_some = any(path.rglob("*.yaml")) or any(path.rglob("*.yml"))
+        text, hint = "is not read: campaigns lie in campaigns/ itself", "move its files there"
+        return Problem(name, 0, 0, "unread", text, hint, warning=True) if holds_some else None
+    if path.suffix in (".yaml", ".md"):
+        return None
+    if path.suffix.lower() in (".yml", ".yaml"):
+        return Problem(name, 0, 0, "unread", ending, f"rename it to {path.stem}.yaml")
+    return Problem(name, 0, 0, "unread", ending, "rename it, or keep it elsewhere", warning=True)
 
 
 def _text(path: Path) -> str:
@@ -128,6 +147,20 @@ def files_of(connection: Connection, number: int | None) -> dict[str, str] | Non
     query = query.where(_releases.c.id == number) if number else query.order_by(_releases.c.id.desc()).limit(1)
     found: dict[str, str] | None = connection.execute(query).scalar()
     return found
+
+
+def published(db: Database, number: int) -> dict[str, str]:
+    """
+    What a release holds: path → text.
+
+    Raises:
+        NotFound: there is no such release.
+    """
+    with store.read(db) as connection:
+        files = files_of(connection, number)
+    if files is None:
+        raise NotFound(f"there is no release {number}: `outreach releases` lists them")
+    return files
 
 
 def starts_at(campaign: Campaign, settings: Settings) -> datetime | None:

@@ -15,7 +15,7 @@ Templates: Jinja2, sandboxed, undefined is an error; (template, facts) → Conte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import TracebackType
@@ -35,7 +35,7 @@ from outreach.render.segments import outside_gsm, sms_segments
 from outreach.render.shaping import Gaps, Shape, as_read, html_and_text, read_html
 from outreach.render.source import FOLDER, KINDS, Entry, Name, Source, name_of, name_problem, normal_locale, read_source
 from outreach.render.variables import VARIABLES, Variable, sample_facts
-from outreach.settings import Business
+from outreach.settings import SETTINGS_FILE, Business
 from outreach.yamlfile import did_you_mean, listed
 
 __all__ = [
@@ -321,6 +321,11 @@ class Templates:
             found += (problem for problem in self._reading(path).problems if not problem.warning)
         return list(dict.fromkeys(found))
 
+    def attributes(self) -> Iterator[tuple[str, tuple[str, int, int]]]:
+        """The further columns that templates name, such as `order.attributes.gift`, with file, line and column."""
+        found = (pair for path in self._sources for pair in self._reading(path).attributes.items())
+        yield from dict.fromkeys(found)
+
     def _reading(self, path: str, known: frozenset[str] | None = None) -> Reading:
         """What the file names and gets wrong, for a message about these records, or for whichever."""
         key = (path, known)
@@ -391,12 +396,27 @@ class Templates:
             return [Problem(error.template or path, error.line, 1, "template-render", str(error).partition(": ")[2])]
         if content.segments <= max_segments:
             return []
-        outside = outside_gsm(content.text)
         text = (
             f"an SMS of {content.segments} parts ({content.encoding}, {len(content.text)} characters) with sample facts"
         )
-        hint = f"{outside!r} halve the room of every part" if outside else f"sms_segments allows {max_segments}"
-        return [Problem(path, 1, 1, "template-segments", text, hint, warning=True)]
+        outside = outside_gsm(content.text)
+        hint = _room(outside) if outside else f"sms_segments allows {max_segments}"
+        cause = _shop_name(self._business.name, content.text, max_segments)
+        return [Problem(path, 1, 1, "template-segments", text, hint, warning=True, cause=cause)]
+
+
+def _room(outside: str) -> str:
+    return f"{outside!r} {'halves' if len(outside) == 1 else 'halve'} the room of every part"
+
+
+def _shop_name(name: str, text: str, most: int) -> Problem | None:
+    """What all SMS of a shop have in common whose name alone makes them too long; None if it does not."""
+    outside = outside_gsm(name)
+    if not outside or sms_segments(text.replace(name, "x" * len(name)))[0] > most:
+        return None
+    said = f"`business.name` makes the SMS of templates longer than {most} parts, with sample facts"
+    hint = f"{_room(outside)}: write the name without {'it' if len(outside) == 1 else 'them'} if it can be"
+    return Problem(SETTINGS_FILE, 0, 0, "template-segments", said, hint, warning=True)
 
 
 def _email_problems(source: Source, reading: Reading, purpose: str) -> list[Problem]:

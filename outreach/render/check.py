@@ -48,6 +48,7 @@ class Reading:
     named: set[str] = field(default_factory=set)
     blocks: dict[str, list[tuple[str, nodes.Block]]] = field(default_factory=dict)
     parts: set[str] = field(default_factory=set)  # files included
+    attributes: dict[str, tuple[str, int, int]] = field(default_factory=dict)  # by path: file, line, column
 
     def add(
         self, scope: Scope, node: nodes.Node, kind: str, name: str, text: str, hint: str = "", *, warning: bool = False
@@ -360,6 +361,10 @@ def _available(known: Known, node: nodes.Node, scope: Scope, base: Known = ANY) 
     reading = scope.reading
     if not scope.muted:
         reading.named.add(known.path)
+        if ".attributes." in known.path:
+            line = node.lineno + scope.shift
+            place = (scope.file, line, _column(reading.sources[scope.file], line, known.path))
+            reading.attributes.setdefault(known.path, place)
     missing = reading.subjects is not None and known.subjects and not reading.subjects & set(known.subjects)
     if missing and known.path not in scope.guarded and known.subjects != base.subjects:
         text = f"{known.path} is not known in this step: it comes with {_origin(known.subjects)}"

@@ -122,15 +122,30 @@ def _encodings(path: Path) -> tuple[str, ...]:
     return ("utf-16",) if start in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
 
 
+def columns_of(name: str, path: Path) -> tuple[str, ...] | None:
+    """The columns that the file of this table has now, as an import would name them; None if it cannot be read."""
+    with suppress(ImportFileError, OSError, EOFError, zlib.error):
+        for encoding in _encodings(path):
+            with suppress(UnicodeDecodeError), _text(path, encoding, None) as (_, file):
+                cells, _, skipped = _head(name, path, file)
+                return _columns(name, path, skipped + 1, cells)
+    return None
+
+
+def _head(name: str, path: Path, file: IO[str]) -> tuple[list[str], str, int]:
+    """The cells of the first line, the delimiter, and how many lines stand before it."""
+    first, skipped, delimiter = file.readline(), 0, ""
+    if match := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
+        first, skipped, delimiter = file.readline(), 1, match[1]
+    if not first.strip():
+        raise ImportFileError(f"{path}:{skipped + 1}: is blank: the first line must hold the column names")
+    found = delimiter or _delimiter(name, first)
+    return [cell.strip() for cell in next(_reader([first], found), [])], found, skipped
+
+
 def _layout(name: str, path: Path, encoding: str) -> _Layout:
     with _text(path, encoding, None) as (_, file):
-        first, skipped, delimiter = file.readline(), 0, ""
-        if match := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's own first line
-            first, skipped, delimiter = file.readline(), 1, match[1]
-        if not first.strip():
-            raise ImportFileError(f"{path}:{skipped + 1}: is blank: the first line must hold the column names")
-        found = delimiter or _delimiter(name, first)
-        cells = [cell.strip() for cell in next(_reader([first], found), [])]
+        cells, found, skipped = _head(name, path, file)
         if name == "suppressions":
             header = _is_header(cells)
             _read_through(file)

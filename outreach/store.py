@@ -54,7 +54,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from outreach.errors import ClockError, DatabaseError
-from outreach.models import Installation, MessageLink, Tick, UtcTime, to_micros
+from outreach.models import Import, Installation, MessageLink, Release, Tick, UtcTime, to_micros
 from outreach.models import table as table_of
 
 BATCH = 1_000  # rows per transaction; DESIGN 3 allows 2,000, half of it keeps each under 0.2 s
@@ -331,6 +331,19 @@ def seen(connection: Connection, now: datetime) -> None:
         )
     if newest is None or now > newest:
         connection.execute(update(table).values(newest=now))
+
+
+def lived_until(db: Database) -> datetime | None:
+    """The latest time that something was done at in this database: planned, published or imported; None: never."""
+    releases, imports = table_of(Release), table_of(Import)
+    queries = (
+        select(table_of(Installation).c.newest),
+        select(releases.c.published_at).order_by(releases.c.id.desc()).limit(1),
+        select(imports.c.started_at).order_by(imports.c.id.desc()).limit(1),
+    )
+    with read(db) as connection:
+        times = [connection.execute(query).scalar() for query in queries]
+    return max((at for at in times if at is not None), default=None)
 
 
 def record_tick(

@@ -143,6 +143,14 @@ def test_wrong_usage_ends_with_2(run: Run) -> None:
     assert run("--now", "tomorrow", "status").code == 2
 
 
+@pytest.mark.parametrize("verb", ["run", "web"])
+def test_what_lives_by_the_clock_takes_no_other_time(run: Run, verb: str) -> None:
+    done = run("--now", NOON, verb)
+
+    assert done.code == 2
+    assert "runs by the clock" in done.err
+
+
 def test_a_folder_without_settings_is_one_line_and_ends_with_1(run: Run) -> None:
     done = run("status")
 
@@ -279,7 +287,7 @@ def test_check_shows_every_problem_with_its_place(shop: Run, tmp_path: Path) -> 
         ("campaigns/thanks.yaml", 6, 13),
         ("campaigns/thanks.yaml", 7, 1),
     ]
-    assert {*problems[0]} == {"file", "line", "column", "id", "text", "hint", "warning"}
+    assert {*problems[0]} == {"file", "line", "column", "id", "text", "hint", "warning", "cause"}
 
 
 def test_check_warns_of_a_trigger_that_no_record_can_fire(shop: Run, tmp_path: Path) -> None:
@@ -323,7 +331,7 @@ def test_import_counts_every_row_and_names_the_rejects_file(shop: Run) -> None:
     first = shop("import", "--json", "--now", NOON).json
     again = shop("import", "--json", "--now", NOON).json
 
-    assert [*first] == ["customers", "orders", "cases", "events", "suppressions", "rejects_file"]
+    assert [*first] == ["customers", "orders", "cases", "events", "suppressions", "rejects_file", "reach"]
     assert first["orders"] == {"read": 5, "created": 4, "updated": 0, "unchanged": 0, "rejected": 1}
     assert again["orders"] == {"read": 5, "created": 0, "updated": 0, "unchanged": 4, "rejected": 1}
     assert first["cases"] == {"read": 0, "created": 0, "updated": 0, "unchanged": 0, "rejected": 0}
@@ -436,6 +444,7 @@ def test_the_ticks_print_their_counts(shop: Run) -> None:
         "skipped": 0,
         "expired": 0,
         "by_reason": {},
+        "paused": [],
     }
 
 
@@ -458,6 +467,8 @@ def test_messages_are_listed_with_the_shop_s_ids(sent: Run) -> None:
         "release",
         "detail",
         "look_at",
+        "blocked_by",
+        "until",
     ]
     assert {one["customer"]: (one["status"], one["subject"], one["release"]) for one in listed} == {
         "ana": ("sent", "Hola, Ana: gracias", 1),
@@ -488,7 +499,12 @@ def test_a_paused_campaign_waits_until_it_is_resumed(shop: Run) -> None:
     assert shop("tick", "plan", "--now", NOON).code == 0
 
     assert shop("pause", "thanks", "--reason", "a typing mistake", "--now", NOON).code == 0
-    assert shop("tick", "dispatch", "--json", "--now", NOON).json["sent"] == 0
+    dispatched = shop("tick", "dispatch", "--json", "--now", NOON).json
+    assert dispatched["sent"] == 0
+    assert dispatched["paused"] == [{"campaign": "thanks", "reason": "paused by hand: a typing mistake"}]
+    assert shop("tick", "dispatch", "--now", NOON).out.splitlines()[-1] == (
+        "thanks is paused: paused by hand: a typing mistake. Its messages wait: mend that, then `outreach resume thanks`."
+    )
     assert "a typing mistake" in shop("status", "--now", NOON).out
     assert shop("resume", "thanks", "--now", NOON).code == 0
 

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from outreach.answering.automatic import Heard, respond
 from outreach.answering.confirming import BUILT_IN, OptedOut, confirm
-from outreach.answering.people import Answered, Became, answer, became, label
+from outreach.answering.people import Addressed, Answered, Became, addressed, answer, became, label
 from outreach.answering.writing import answer_campaign
 
 __all__ = [
     "BUILT_IN",
+    "Addressed",
     "Answered",
     "Became",
     "Heard",
     "OptedOut",
+    "addressed",
     "answer",
     "answer_campaign",
     "became",

@@ -35,6 +35,14 @@ _contents, _answers, _cases = table(MessageContent), table(ReplyAnswer), table(C
 
 
 @dataclass(frozen=True)
+class Addressed:
+    """Whom an answer would reach."""
+
+    customer: str  # the shop's own id
+    channel: str
+
+
+@dataclass(frozen=True)
 class Answered:
     """An answer that was written, and goes out by the next dispatch."""
 
@@ -68,23 +76,55 @@ def answer(
         OutreachError: it cannot go out: the rule that stops it stands in the text.
         ReleaseError: nothing is published.
     """
-    if not text.strip() and not template:
-        raise OutreachError("the answer is empty: give --text or --template")
-    loaded = releases.current(db, settings)
-    if loaded is None:
-        raise ReleaseError("nothing is published: answers go out by the rules of a release; run `outreach publish`")
+    loaded = _release(db, settings, text, template)
     with store.write(db) as connection:
-        row = connection.execute(select(_replies).where(_replies.c.id == reply)).first()
-        if row is None:
-            raise NotFound(f"there is no reply {reply}: `outreach replies list` shows those there are")
-        one = _to_send(connection, loaded, now, row, text.strip(), template, by)
-        _may_go(connection, db, loaded, now, one)
+        row, one = _checked(connection, db, loaded, now, reply, text, template, by)
         number = write(connection, db.secret, now, loaded.number, one)
         if number is None:
             known = connection.execute(select(_answers.c.id).where(_answers.c.key == one.key)).scalar_one()
             return Answered(known, one.channel, new=False)
         _note(connection, row, number, now, by)
     return Answered(number, one.channel, new=True)
+
+
+def addressed(
+    db: Database, settings: Settings, now: datetime, reply: int, *, text: str = "", template: str = ""
+) -> Addressed:
+    """Whom an answer would reach, and by which channel; raises as `answer` would, and writes nothing."""
+    loaded = _release(db, settings, text, template)
+    with store.read(db) as connection:
+        row, one = _checked(connection, db, loaded, now, reply, text, template, "")
+        c = _customers.c
+        customer = connection.execute(select(c.external_id).where(c.id == row.customer_id)).scalar_one()
+    return Addressed(customer, one.channel)
+
+
+def _release(db: Database, settings: Settings, text: str, template: str) -> Loaded:
+    if not text.strip() and not template:
+        raise OutreachError("the answer is empty: give --text or --template")
+    loaded = releases.current(db, settings)
+    if loaded is None:
+        raise ReleaseError("nothing is published: answers go out by the rules of a release; run `outreach publish`")
+    return loaded
+
+
+def _checked(
+    connection: Connection,
+    db: Database,
+    loaded: Loaded,
+    now: datetime,
+    reply: int,
+    text: str,
+    template: str,
+    by: str,
+) -> tuple[Any, ToSend]:
+    """The reply, and the answer to it, which every rule lets pass."""
+    row = connection.execute(select(_replies).where(_replies.c.id == reply)).first()
+    if row is None:
+        raise NotFound(f"there is no reply {reply}: `outreach replies list` shows those there are")
+    one = _to_send(connection, loaded, now, row, text.strip(), template, by)
+    _may_go(connection, db, loaded, now, one)
+    return row, one
 
 
 def _to_send(
@@ -149,7 +189,7 @@ def _may_go(connection: Connection, db: Database, loaded: Loaded, now: datetime,
     verdict = gates.decide(found, facts.rules(item), loaded.settings, now)
     if isinstance(verdict, End):
         why = f"{verdict.reason}" + (f" ({verdict.detail})" if verdict.detail else "")
-        raise OutreachError(f"the answer may not go out: {why}; `outreach explain` says what each rule found")
+        raise OutreachError(f"the answer may not go out: {why}; `outreach customer show` tells what is known of them")
 
 
 def _note(connection: Connection, row: Any, number: int, now: datetime, by: str) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from outreach import store
+from outreach import naming, store
 from outreach.campaigns import ANSWERS
 from outreach.errors import NotFound
 from outreach.models import Case as CaseRow
 from outreach.models import CaseNote, Customer, Message, Order, Reply, ReplyAnswer, Status, table
 from outreach.store import Database, among
+from outreach.yamlfile import did_you_mean
 
 _cases, _notes, _customers = table(CaseRow), table(CaseNote), table(Customer)
 _orders, _messages, _replies = table(Order), table(Message), table(Reply)
@@ -73,7 +74,7 @@ def listed(
     The cases opened by `now`: overdue ones, other open ones by their target time, then closed ones, the latest first.
 
     Raises:
-        NotFound: there is no such customer.
+        NotFound: there is no such customer, or nobody looks after a case but one whose name reads alike.
     """
     c = _cases.c
     fits = [c.opened_at <= now]
@@ -87,6 +88,8 @@ def listed(
     with store.read(db) as connection:
         if customer is not None:
             fits.append(among(c.customer_id, _customers_named(connection, customer)))
+        if assignee is not None:
+            _check_assignee(connection, assignee)
         order = (
             case((closed, 1), else_=0),
             case((closed, c.closed_at), else_=None).desc(),
@@ -114,12 +117,21 @@ def show(db: Database, now: datetime, name: str) -> Case:
         return _made(connection, rows, now, tuple(Note(*line) for line in log))[0]
 
 
+def _check_assignee(connection: Connection, name: str) -> None:
+    """Whoever has no case may be a colleague all the same: only what looks mistyped is said to be."""
+    c = _cases.c
+    if connection.execute(select(c.id).where(c.assignee == name).limit(1)).first() is None:
+        known = list(connection.execute(select(c.assignee).where(c.assignee.is_not(None)).distinct()).scalars())
+        if near := did_you_mean(name, sorted(known)):
+            raise NotFound(f"nobody called {name!r} looks after a case: {near}")
+
+
 def _customers_named(connection: Connection, name: str) -> list[int]:
     """The customer of this id, and who was merged into or out of it."""
     c = _customers.c
     found = connection.execute(select(c.id, c.merged_into).where(c.external_id == name)).first()
     if found is None:
-        raise NotFound(f"there is no customer {name!r}: give the shop's own id")
+        raise naming.no_customer(connection, name)
     return [i for i in (found.id, found.merged_into) if i is not None]
 
 

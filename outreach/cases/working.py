@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from outreach import store
+from outreach import naming, store
 from outreach.cases import targets
 from outreach.cases.opening import Opening, open_case
 from outreach.cases.writing import Line, begin, write_fresh, write_lines
@@ -39,7 +39,7 @@ def open_for(
         c = _customers.c
         found = connection.execute(select(c.id, c.merged_into).where(c.external_id == customer)).first()
         if found is None or found.merged_into == found.id:
-            raise NotFound(f"there is no customer {customer!r}: give the shop's own id")
+            raise naming.no_customer(connection, customer)
         whose = found.merged_into or found.id
         bought = None if order is None else _order(connection, order, {found.id, whose})
         before = connection.execute(select(_cases.c.id).where(_cases.c.customer_id == whose)).scalars().all()

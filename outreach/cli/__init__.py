@@ -3,7 +3,7 @@ The command line: one Typer app, one module per group of verbs.
 
 VERBS lists every verb; a verb's module is imported when the verb is used, so that
 `outreach --help` costs no more than Typer itself. `--now` and `--workspace` are given to every verb
-here, so that they stand before or after it.
+here, so that they stand before or after it; WRITING names the verbs that ask before a `--now` to come.
 
 Exit codes: 0 done; 1 something to fix, said on stderr in one line per problem; 2 wrong usage.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from outreach.errors import OutreachError
 
 NOW = "outreach.now"
 WORKSPACE = "outreach.workspace"
+YES = "outreach.yes"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ VERBS = {
     "report": Verb("report", "Look", "Report retention, cohorts, repurchase, campaigns and coupons."),
 }
 
+# Verbs that write down the time they act at, and so ask first when `--now` is still to come (`here.here`).
+WRITING = frozenset(
+    {
+        "import", "publish", "rollback", "cancel", "pause", "resume", "send", "resolve", "consent", "customer erase",
+        "tick plan", "tick dispatch", "tick receive", "tick reconcile", "tick mail", "tasks next", "tasks done",
+        "replies answer", "cases open", "cases assign", "cases note", "cases answer", "cases close", "cases reopen",
+        "coupons make", "coupons activate", "coupons redeem", "coupons void",
+    }
+)  # fmt: skip
+
 
 def _keep_now(ctx: typer.Context, value: str | None) -> None:
     if value is None:
@@ -90,6 +102,11 @@ def _keep_now(ctx: typer.Context, value: str | None) -> None:
 def _keep_workspace(ctx: typer.Context, value: Path | None) -> None:
     if value is not None:
         ctx.meta[WORKSPACE] = value
+
+
+def _keep_yes(ctx: typer.Context, value: bool) -> None:
+    if value:
+        ctx.meta[YES] = True
 
 
 def _say_version(value: bool) -> None:
@@ -118,6 +135,17 @@ WorkspaceOption = Annotated[
         help="The folder that holds outreach.yaml; the current one if not given.",
     ),
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        "-y",
+        callback=_keep_yes,
+        expose_value=False,
+        hidden=True,  # shown by the verbs that have something to ask
+        help="Do not ask, though --now is still to come.",
+    ),
+]
 
 
 def _module_group(verb: str) -> TyperGroup:
@@ -140,7 +168,7 @@ class VerbsOnDemand(TyperGroup):
     def loaded(self, name: str) -> TyperCommand | TyperGroup:
         """The verb itself, with the options that every verb has."""
         command = _module_group(name).commands[name]
-        _share_options(command, [option for option in self.params if option.name in ("now", "workspace")])
+        _share_options(command, name, {option.name: option for option in self.params})
         return command  # type: ignore[return-value]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -148,10 +176,15 @@ class VerbsOnDemand(TyperGroup):
         return name, self.loaded(name) if name in VERBS else command, rest
 
 
-def _share_options(command: Any, options: Sequence[Any]) -> None:
-    command.params = [*command.params, *options]
-    for inner in getattr(command, "commands", {}).values():
-        _share_options(inner, options)
+def _share_options(command: Any, path: str, options: Mapping[str | None, Any]) -> None:
+    """Give the command what every verb has, and `--yes` where a `--now` to come has to be asked about."""
+    shared = [options["now"], options["workspace"]]
+    if path in WRITING and all(param.name != "yes" for param in command.params):
+        shared.append(copy(options["yes"]))
+        shared[-1].hidden = False
+    command.params = [*command.params, *shared]
+    for name, inner in getattr(command, "commands", {}).items():
+        _share_options(inner, f"{path} {name}", options)
 
 
 app = typer.Typer(
@@ -163,6 +196,7 @@ app = typer.Typer(
 def root(
     now: NowOption = None,
     workspace: WorkspaceOption = None,
+    yes: YesOption = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
     ] = False,

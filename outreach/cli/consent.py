@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import typer
 
 from outreach.cli import here, show
-from outreach.values import CONTACT_KIND
 
 if TYPE_CHECKING:
     from outreach.customers import Consents
@@ -44,8 +43,7 @@ def consent(
     """Show what a person allowed on each channel, or record that they changed it."""
     from outreach import customers
 
-    if channel is not None and channel not in CONTACT_KIND:
-        raise typer.BadParameter(f"{channel!r} is not a channel: write one of {', '.join(CONTACT_KIND)}")
+    channel = here.channel(channel)
     if (channel is None) != (word is None):
         raise typer.BadParameter("to change a consent, write the channel and grant or revoke")
     if words and word is None:
@@ -151,7 +149,8 @@ def erase(
 
     place = here.here(ctx)
     db = here.database(place.settings)
-    if not here.agreed("Erase this person? It cannot be undone.", yes=yes):
+    found = customers.consents(db, place.settings, who)
+    if not here.agreed(f"Erase {show.cell(found.customer or 'this person')}? It cannot be undone.", yes=yes):
         raise typer.Exit(1)
     done = customers.erase(db, place.settings, who, place.now)
     if as_json:

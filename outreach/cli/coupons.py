@@ -64,6 +64,8 @@ def list_(
 
     place = here.here(ctx)
     db = here.database(place.settings)
+    if offer is not None:
+        work.check_offer(db, place.settings, offer)
     if used:
         _print_uses(work.uses(db, offer=offer, limit=limit), place, as_json=as_json)
         return

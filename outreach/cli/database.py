@@ -24,13 +24,16 @@ app.add_typer(db, name="db")
 
 
 @db.command()
-def upgrade(ctx: typer.Context) -> None:
+def upgrade(ctx: typer.Context, as_json: show.Json = False) -> None:
     """Bring the database to this version's tables."""
     from outreach import store
 
     settings = here.here(ctx).settings
     store.open_database(settings.database, secret=settings.secret, timezone=settings.business.timezone, upgrade=True)
-    show.line(f"The database is at version {store.HEAD}.")
+    if as_json:
+        show.as_json({"version": store.HEAD})
+    else:
+        show.line(f"The database is at version {store.HEAD}.")
 
 
 # --- backup ----------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import typer
 
 from outreach import settings as settings_module
-from outreach.cli import NOW, WORKSPACE
+from outreach.cli import NOW, WORKSPACE, WRITING, YES
 from outreach.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,10 +46,59 @@ def at(given: datetime | None, timezone: str) -> datetime:
 
 
 def here(ctx: typer.Context) -> Here:
-    """Settings and time of this call; raises SettingsError with every problem of outreach.yaml."""
+    """
+    Settings and time of this call; raises SettingsError with every problem of outreach.yaml.
+
+    A verb that writes asks first when `--now` is still to come: see `_ask_about_a_time_to_come`.
+    """
     where = folder(ctx)
     settings = settings_module.load(where, os.environ)
-    return Here(where, settings, at(ctx.meta.get(NOW), settings.business.timezone))
+    place = Here(where, settings, at(ctx.meta.get(NOW), settings.business.timezone))
+    if NOW in ctx.meta and _writes(ctx):
+        _ask_about_a_time_to_come(ctx, place)
+    return place
+
+
+def _writes(ctx: typer.Context) -> bool:
+    path: list[str] = []
+    step: Any = ctx
+    while step.parent is not None:
+        path.insert(0, step.info_name or "")
+        step = step.parent
+    shows = ctx.params.get("dry_run") or (path == ["consent"] and ctx.params.get("word") is None)
+    return " ".join(path) in WRITING and not shows
+
+
+def _ask_about_a_time_to_come(ctx: typer.Context, place: Here) -> None:
+    """
+    Leave with 1 unless a person agrees to take a database that lives by the clock to a time to come.
+
+    One in which nothing was done yet, and one that was taken there already, are for trying things out.
+    """
+    from outreach import store
+
+    soon = datetime.now(UTC) + store.SKEW
+    if place.now <= soon:
+        return
+    db = database(place.settings)
+    lived = store.lived_until(db)
+    db.engine.dispose()
+    if lived is None or lived > soon:
+        return
+    question = (
+        f"--now {place.now.astimezone(place.zone):%Y-%m-%d %H:%M} is still to come: what is due by then would be planned"
+        " or sent now, and from then on this database refuses any earlier time, so nothing more is planned until that"
+        " day. Try it in a copy of the workspace (`outreach db backup`, then `outreach db restore` there) or in the"
+        " `outreach demo`. Do it in this database all the same?"
+    )
+    if not agreed(question, yes=bool(ctx.params.get("yes") or ctx.meta.get(YES))):
+        raise typer.Exit(1)
+
+
+def only_by_the_clock(ctx: typer.Context, instead: str) -> None:
+    """Wrong usage where a verb that lives by the clock is given `--now`."""
+    if NOW in ctx.meta:
+        raise typer.BadParameter(f"this runs by the clock, so --now means nothing to it: {instead}")
 
 
 def database(settings: Settings) -> Database:
@@ -61,6 +110,17 @@ def database(settings: Settings) -> Database:
     return db
 
 
+def channel(given: str | None) -> str | None:
+    """`--channel` as given, or not given; wrong usage where there is no such channel."""
+    from outreach.values import CHANNELS
+    from outreach.yamlfile import did_you_mean
+
+    if given is None or given in CHANNELS:
+        return given
+    near = did_you_mean(given, CHANNELS) or f"write one of {', '.join(CHANNELS)}"
+    raise typer.BadParameter(f"{given!r} is not a channel: {near}")
+
+
 def agreed(question: str, *, yes: bool) -> bool:
     """Whether the person at the terminal says yes; without a terminal only `--yes` is a yes."""
     if yes:
@@ -68,4 +128,4 @@ def agreed(question: str, *, yes: bool) -> bool:
     if not sys.stdin.isatty():
         typer.echo(f"{question} Nobody can be asked here: say so with --yes.", err=True)
         return False
-    return typer.confirm(question)
+    return typer.confirm(question, err=True)  # stdout may be for a program

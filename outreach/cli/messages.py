@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from outreach.cli import here, show
-from outreach.models import Status
+from outreach.models import Reason, Status
 from outreach.reports import messages as report
 from outreach.settings import Settings
 
@@ -40,17 +40,33 @@ def messages(
         return
     columns = OF_UNKNOWN if status is Status.UNKNOWN else COLUMNS
     heads = tuple(HEADS.get(name, name.capitalize()) for name in columns)
-    rows = [[_cell(name, message[name], place.zone) for name in columns] for message in found]
+    rows = [[_cell(name, message, place.zone) for name in columns] for message in found]
     show.table(f"{show.number(len(found))} message{'s' * (len(found) != 1)}" if found else "Messages", heads, rows)
     if found and status is Status.UNKNOWN:
         show.line("Settle what nobody finds out: outreach resolve ID sent, resend or drop.")
 
 
-def _cell(name: str, value: object, zone: ZoneInfo) -> object:
+def _cell(name: str, message: Mapping[str, Any], zone: ZoneInfo) -> object:
     """Times come as ISO 8601 text."""
+    value = message[name]
+    if name == "reason" and message["blocked_by"]:
+        return _why_not_yet(message, zone) or value
     if name.endswith("_at") and isinstance(value, str):
         return show.when(datetime.fromisoformat(value), zone)
     return str(value)[:12] if name == "id" else value
+
+
+def _why_not_yet(message: Mapping[str, Any], zone: ZoneInfo) -> str:
+    """What holds back one that waits, with what was said of it; and what held back one that has expired."""
+    reason, detail = message["blocked_by"], message["detail"]
+    if message["status"] == Status.EXPIRED:
+        return f"{message['reason']}: {reason}"
+    if message["status"] != Status.PLANNED:
+        return ""
+    if reason in (Reason.PERSON, Reason.PAUSED):
+        return str(reason)  # it waits for somebody, not for a time
+    said = f": {detail}" if detail and reason not in (Reason.HOURS, Reason.CAP) else ""
+    return f"{reason} until {show.when(datetime.fromisoformat(message['until']), zone)}{said}"
 
 
 def _more(message: Mapping[str, Any], settings: Settings) -> dict[str, str]:

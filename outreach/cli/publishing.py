@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outreach import releases, settings
+from outreach import releases
 from outreach.cli import here, show
-from outreach.errors import Problems
+from outreach.errors import Problems, said_once
 
 if TYPE_CHECKING:
     from outreach.store import Database
@@ -67,10 +67,10 @@ def _sentences(changes: releases.Changes) -> list[str]:
 
 
 def _stop_at_problems(files: dict[str, str], place: here.Here, db: Database) -> list[str]:
-    problems = [*settings.problems(place.settings), *releases.check(files, place.settings, db)]
+    problems = [*releases.unread_files(place.folder), *releases.check(files, place.settings, db)]
     if any(not problem.warning for problem in problems):
         raise Problems(problems)
-    return [str(problem) for problem in problems]
+    return [str(problem) for problem in said_once(problems)]
 
 
 def _say_release(number: int, *, as_json: bool) -> None:
@@ -105,7 +105,11 @@ def rollback(
     """Publish the content of an earlier release again."""
     place = here.here(ctx)
     db = here.database(place.settings)
-    if not here.agreed(f"Publish release {number} again?", yes=yes):
+    changes = releases.diff(db, place.settings, releases.published(db, number), place.now)
+    if not changes.is_empty:
+        for text in _sentences(changes):
+            typer.echo(text, err=as_json)
+    if not (changes.is_empty or here.agreed(f"Publish release {number} again?", yes=yes)):
         raise typer.Exit(1)
     _say_release(releases.rollback(db, place.settings, number, place.now), as_json=as_json)
 
@@ -131,16 +135,23 @@ def pause(
     ctx: typer.Context,
     campaign: OneCampaign = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; `status` shows it.")] = "paused by hand",
+    as_json: show.Json = False,
 ) -> None:
     """Hold a campaign, or all of them, until resumed."""
     place = here.here(ctx)
     names = releases.pause(here.database(place.settings), campaign, reason, place.now)
+    if as_json:
+        show.as_json({"paused": names})
+        return
     show.line(f"Paused: {', '.join(names) or 'nothing'}. Messages wait until `outreach resume`, or expire.")
 
 
 @app.command()
-def resume(ctx: typer.Context, campaign: OneCampaign = None) -> None:
+def resume(ctx: typer.Context, campaign: OneCampaign = None, as_json: show.Json = False) -> None:
     """Let a paused campaign, or all of them, go on."""
     place = here.here(ctx)
     names = releases.resume(here.database(place.settings), campaign, place.now)
+    if as_json:
+        show.as_json({"resumed": names})
+        return
     show.line(f"Going on again: {', '.join(names) or 'nothing was paused'}.")

@@ -44,7 +44,9 @@ def import_(
     events: FileOption = None,
     suppressions: ListOption = None,
     scope: Annotated[Scope, typer.Option(help="What the --suppressions block.")] = Scope.MARKETING,
-    layout: Annotated[Format, typer.Option("--format", help="How the files are laid out.")] = Format.AUTO,
+    layout: Annotated[
+        Format, typer.Option("--format", help="The files' layout; there is one, so both words mean the same.")
+    ] = Format.AUTO,
     as_json: show.Json = False,
 ) -> None:
     """
@@ -61,7 +63,8 @@ def import_(
     counts = {name: _added([result[name] for result in results]) for name in TABLES_SHOWN}
     rejects = [result["rejects_file"] for result in results if result["rejects_file"]]
     if as_json:
-        show.as_json({**counts, "rejects_file": rejects[-1] if rejects else None})
+        reach = importer.reach(db, place.settings)
+        show.as_json({**counts, "rejects_file": rejects[-1] if rejects else None, "reach": reach})
     else:
         _print(counts, rejects)
         _print_reach(db, place)

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 import outreach
-from outreach import campaigns, conditions, keys, models, render, settings, starter_kit
+from outreach import campaigns, conditions, models, render, settings, starter_kit
 from outreach.campaign_keys import TRIGGER_KEYS, UNTIL_WORDS
 from outreach.cli import VERBS, commands
 
@@ -72,7 +72,7 @@ def commands_page() -> str:
     root = commands()
     parts = [
         "Exit codes: 0 done; 1 something to fix, said in one line per problem on stderr; 2 wrong usage.",
-        "Before or after every verb:\n\n" + _options(root.params, shared=True),
+        "Before or after every verb:\n\n" + _options(root, shared=True),
     ]
     panel = ""
     for name, verb in VERBS.items():
@@ -91,7 +91,7 @@ def _command(path: str, command: Any) -> list[str]:
     usage = " ".join(["outreach", path, *command.collect_usage_pieces(context)])
     parts = [f"### outreach {path}", (command.help or "").strip(), f"```\n{usage}\n```"]
     if any(_is_own(param) for param in command.params):
-        parts.append(_options(command.params))
+        parts.append(_options(command))
     return parts
 
 
@@ -103,10 +103,13 @@ def _is_own(param: Any) -> bool:
     return param.name not in ("now", "workspace", "help", "version") and not param.name.endswith("_completion")
 
 
-def _options(params: Sequence[Any], *, shared: bool = False) -> str:
+def _options(command: Any, *, shared: bool = False) -> str:
+    context = typer.Context(command)
     rows = []
-    for param in params:
-        if _is_own(param) == shared or param.name in ("help", "version") or param.name.endswith("_completion"):
+    for param in command.params:
+        if _is_own(param) == shared or param.hidden or param.name in ("help", "version"):
+            continue
+        if param.name.endswith("_completion"):
             continue
         name = (
             ", ".join([*param.opts, *param.secondary_opts])
@@ -114,8 +117,29 @@ def _options(params: Sequence[Any], *, shared: bool = False) -> str:
             else param.metavar or param.name.upper()
         )
         default = "" if param.default in (None, False, "", ()) else _code(param.default)
-        rows.append((_code(name), param.help or "", default))
-    return _table(("Argument or option", "Meaning", "Default"), rows)
+        default = "required" if param.required else default
+        rows.append((_code(name), _values(param, context), param.help or "", default))
+    return _table(("Argument or option", "Values", "Meaning", "Default"), rows)
+
+
+PLAIN = {"bool": "", "str": "", "list[str]": "", "path": "", "int": "a number", "int range": "a number"}
+
+
+def _values(param: Any, context: Any) -> str:
+    """What may be given, as `--help` shows it: the words, or the kind of value; for an argument only the words."""
+    shown = str(param.display_type_rich(ctx=context) or "")
+    several = shown.startswith("<list[") and "|" in shown
+    kind = shown.removeprefix("<list[").removesuffix("]>") if several else shown.strip("<>")
+    if "%Y" in kind:
+        return "a time, such as `2026-06-15T09:30`"
+    if shown.startswith("<") and "|" in kind:
+        return ", ".join(_code(word) for word in kind.split("|")) + ("; again for more" if several else "")
+    bounds = ""
+    if param.min is not None:
+        bounds = f"{param.min} or more" if param.max is None else f"{param.min} to {param.max}"
+    named = not shown.startswith("<")  # by us: of an argument it is the name itself
+    kind = (_code(shown) if named and _is_option(param) else "") if named else PLAIN.get(kind, kind)
+    return ", ".join(text for text in (kind if named or not bounds else "", bounds) if text)
 
 
 # --- statuses and reasons ------------------------------------------------------------------------
@@ -228,15 +252,15 @@ KEY_NOTE = "`[]` stands for the entries of a list, `NAME` for a name of your own
 
 def settings_page() -> str:
     """Every key of outreach.yaml, and the environment."""
-    secrets = sorted(set(keys.SECRETS.values()))
+    secrets = "\n".join(f"| {_code(name)} | {text} |" for name, text in settings.SECRETS.items())
     return _page(
         "Settings",
         "`outreach.yaml` in the workspace. Only `business.name`, `business.timezone` and `business.currency` are"
         f" required. {KEY_NOTE}",
         _keys(settings.KEYS),
         "## Environment\n\nSecrets never stand in the file. They come from the environment, or from a file that"
-        " `NAME_FILE` names: " + ", ".join(_code(name) for name in secrets) + "."
-        " `OUTREACH_DATABASE` overrides `database`.",
+        " `NAME_FILE` names. `OUTREACH_DATABASE` overrides `database`.",
+        f"| Variable | What it does |\n|---|---|\n{secrets}",
         "`OUTREACH_SECRET` keys everything that must not be guessed: addresses' hashes, message ids, who is in which"
         " arm. Without one, the database keeps a random secret of its own. It cannot be changed afterwards.",
     )

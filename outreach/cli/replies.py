@@ -30,7 +30,7 @@ def list_(
 
     place = here.here(ctx)
     db = here.database(place.settings)
-    found = report.replies(db, customer=customer, channel=channel, unanswered=unanswered, limit=limit)
+    found = report.replies(db, customer=customer, channel=here.channel(channel), unanswered=unanswered, limit=limit)
     if as_json:
         show.as_json({"replies": found})
         return
@@ -76,9 +76,10 @@ def answer(
     db = here.database(place.settings)
     if text and template:
         raise OutreachError("give --text or --template, not both")
-    if not yes and not as_json and not typer.confirm(f"Answer reply {reply} now?"):
-        show.line("Nothing was sent.")
-        return
+    to = answering.addressed(db, place.settings, place.now, reply, text=text, template=template)
+    what = f"template {template}" if template else f'"{show.cell(text.strip())}"'
+    if not here.agreed(f"Answer reply {reply} of {show.cell(to.customer)} by {to.channel} now: {what}?", yes=yes):
+        raise typer.Exit(1)
     done = answering.answer(db, place.settings, place.now, reply, text=text, template=template, by=by)
     dispatcher.dispatch(db, place.settings, place.now, only=(ANSWERS, done.id))
     found = answering.became(db, done.id)

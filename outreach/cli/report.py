@@ -112,7 +112,7 @@ def repurchase(
     from outreach.reports.repurchase import repurchase as made
 
     place = here.here(ctx)
-    found = made(here.database(place.settings), place.settings, since or EVER, until or NEVER, now=place.now)
+    found = made(here.database(place.settings), place.settings, *_ever(since, until), now=place.now)
     _put(found, csv, as_json=as_json, title="Repurchase: a second order within so many days")
 
 
@@ -132,7 +132,7 @@ def campaigns(
     db = here.database(place.settings)
     release = releases.current(db, place.settings)
     goals = {name: campaign.goal for name, campaign in release.campaigns.items()} if release else {}
-    found = made(db, place.settings, since or EVER, until or NEVER, now=place.now, goals=goals)
+    found = made(db, place.settings, *_ever(since, until), now=place.now, goals=goals)
     if csv or as_json:
         _put(found, csv, as_json=as_json, title="Campaigns")
     else:
@@ -141,7 +141,14 @@ def campaigns(
 
 @report.command()
 def coupons(
-    ctx: typer.Context, since: From = None, until: To = None, csv: Csv = None, as_json: show.Json = False
+    ctx: typer.Context,
+    since: From = None,
+    until: To = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many offers: those that gave out the most codes.")
+    ] = None,
+    csv: Csv = None,
+    as_json: show.Json = False,
 ) -> None:
     """
     Of each offer: what became of its codes, the orders that used them, and what they cost.
@@ -151,17 +158,14 @@ def coupons(
     from outreach.reports.coupons import coupons as made
 
     place = here.here(ctx)
-    found = made(here.database(place.settings), place.settings, since or EVER, until or NEVER, now=place.now)
+    days = _ever(since, until)
+    found = made(here.database(place.settings), place.settings, *days, now=place.now, limit=limit)
     if csv or as_json:
         _put(found, csv, as_json=as_json, title="Coupons")
         return
     money = ("orders", "left_out", "revenue", "discount", "median_days")
-    _put(
-        Report(tuple(name for name in found.columns if name not in money), found.rows),
-        None,
-        as_json=False,
-        title="Coupons",
-    )
+    columns = tuple(name for name in found.columns if name not in money)
+    _put(Report(columns, found.rows, found.more), None, as_json=False, title="Coupons")
     if used := [row for row in found.rows if row["used"]]:
         _put(Report(("offer", *money), used), None, as_json=False, title="Orders that used them")
 
@@ -185,11 +189,24 @@ def _print_campaigns(found: Report) -> None:
         _put(given, None, as_json=False, title="Coupons that their messages brought, and the orders that used them")
 
 
+def _ever(since: date | None, until: date | None) -> tuple[date, date]:
+    """[start, end) as given, else at any time."""
+    return _in_order(since or EVER, until or NEVER)
+
+
+def _in_order(start: date, end: date) -> tuple[date, date]:
+    if start >= end:
+        raise typer.BadParameter(f"--to {end} is not after --from {start}: it is the day after the last")
+    return start, end
+
+
 def _year_before(place: here.Here, since: date | None, until: date | None) -> tuple[date, date]:
     """[start, end) as given; else the twelve whole months before the end, the end being this month's first day."""
     end = until or place.now.astimezone(place.zone).date().replace(day=1)
     if since:
-        return since, end
+        if until is None and since >= end:
+            raise typer.BadParameter(f"{since} is not before {end}, where this report ends without --to: give --to")
+        return _in_order(since, end)
     return (end.replace(year=end.year - 1) if (end.month, end.day) != (2, 29) else end - timedelta(days=366)), end
 
 

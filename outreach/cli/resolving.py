@@ -61,7 +61,7 @@ def resolve(
     if len(ids) == 1 and not dry_run:
         _one(db, place, ids[0], said, as_json=as_json)
     else:
-        found = _found(db, place.settings, ids, campaign, channel)
+        found = _found(db, place.settings, ids, campaign, here.channel(channel))
         _several(db, place, found, said, dry_run=dry_run, yes=yes, as_json=as_json)
 
 

@@ -46,6 +46,13 @@ def _print(found: Status, zone: ZoneInfo) -> None:
         show.line(
             f"Due now: {show.number(found.due)}, the oldest since {show.when(one.at, zone)} ({one.campaign}/{one.step}).\n"
         )
+    for slow in found.slowed:
+        what = "may not send as fast" if slow.reason == "rate" else "is out of order"
+        said = f": {slow.detail}" if slow.detail else ""
+        times = f"since {show.when(slow.since, zone)}, tried again at {show.when(slow.until, zone)}"
+        show.line(show.cell(f"{slow.channel.capitalize()} {what} {times}{said}."))
+    if found.slowed:
+        show.line("")
     for one in found.unknown:
         show.line(f"In doubt since {show.when(one.at, zone)}: {one.id} ({one.campaign}/{one.step}, {one.channel}).")
     if found.in_doubt:
@@ -56,7 +63,11 @@ def _print(found: Status, zone: ZoneInfo) -> None:
     if found.cases["open"]:
         late = f", {show.number(found.cases['overdue'])} of them overdue" if found.cases["overdue"] else ""
         show.line(f"Open cases: {show.number(found.cases['open'])}{late}. Which: outreach cases list --open\n")
-    for low in next((tick.counts.get("offers", ()) for tick in found.ticks if tick.stage == "plan"), ()):
+    planned = next((tick.counts for tick in found.ticks if tick.stage == "plan"), {})
+    if found.release and (outlook := planned.get("outlook")):
+        show.line(f"The last `plan` wrote no message. {outlook['why']}".rstrip())
+        show.line(f"{outlook['next']}\n" if outlook["next"] else "")
+    for low in planned.get("offers", ()):
         show.line(f"{_low(low)}\n")
     for paused in found.paused:
         show.line(f"Paused since {show.when(paused.since, zone)}: {paused.campaign} ({paused.reason}).")

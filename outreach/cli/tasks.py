@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,18 +23,25 @@ RESULTS = "reached, no_answer, call_back, wrong_number, do_not_call or not_calle
 
 @tasks.command("list")
 def list_(ctx: typer.Context, as_json: show.Json = False) -> None:
-    """List the tasks that wait, are open or in doubt, the most urgent first."""
+    """
+    List the tasks that are open or in doubt, then those that wait, in the order in which `tasks next` gives them.
+
+    Those of a paused campaign come last: `tasks next` passes them over until it is resumed.
+    """
+    from outreach import releases
     from outreach.dispatcher import tasks as work
 
     place = here.here(ctx)
-    found = work.listed(here.database(place.settings), place.settings)
+    db = here.database(place.settings)
+    paused = releases.paused(db)
+    found = sorted(work.listed(db, place.settings), key=lambda task: _is_held(task, paused))
     if as_json:
-        show.as_json({"tasks": [_plain(task) for task in found]})
+        show.as_json({"tasks": [_plain(task) | {"paused": _is_held(task, paused)} for task in found]})
         return
     rows = [
         (
             task.id[:12],
-            task.status,
+            "paused" if _is_held(task, paused) else task.status,
             task.name or task.customer,
             task.channel,
             f"{task.campaign}/{task.step}",
@@ -45,7 +53,7 @@ def list_(ctx: typer.Context, as_json: show.Json = False) -> None:
     ]
     heads = ("Task", "Status", "Customer", "Channel", "Step", "Due", "Best before", ">Calls")
     show.table(f"{show.number(len(found))} task{'s' * (len(found) != 1)}", heads, rows)
-    if any(task.status == "waiting" for task in found):
+    if any(task.status == "waiting" and not _is_held(task, paused) for task in found):
         show.line("Open the most urgent one with: outreach tasks next")
 
 
@@ -112,6 +120,10 @@ def done(
         show.as_json({"task": one, "result": said.value, "follows": follows})
         return
     show.line(f"{one[:12]}: {follows}.")
+
+
+def _is_held(task: Task, paused: Collection[str]) -> bool:
+    return task.status == "waiting" and task.campaign in paused
 
 
 def _plain(task: Task) -> dict[str, Any]:

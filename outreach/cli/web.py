@@ -20,5 +20,6 @@ def web(
     """Serve the web app alone, until stopped: webhooks, the shop's events and the pages of links."""
     from outreach import daemon
 
+    here.only_by_the_clock(ctx, "leave it out")
     place = here.here(ctx)
     daemon.serve(place.settings, here.database(place.settings), daemon.Address(host, port, needed=True))

@@ -70,6 +70,9 @@ sending_hours:
   default: {mon-fri: "09:00-20:00", sat: "10:00-14:00"}
   email: {mon-sun: "07:00-22:00"}
 
+# Whose time that is where nobody knows the customer's (no country, no phone number): the business's. `hold` waits.
+unknown_zone: business
+
 # How often a person may be contacted.
 caps:
   - {purpose: marketing, messages: 1, per: 1 day}

@@ -21,7 +21,7 @@ from outreach.coupons.codes import Refused, checked, key_of
 from outreach.coupons.desk import Denied, Desk, Given, RunOut, Wanted, open_desk, sample, variables, would_give
 from outreach.coupons.forms import FORMS, rows
 from outreach.coupons.holding import State
-from outreach.coupons.listing import STATUSES, Books, Coupon, Redeemed, books, codes, listed, uses
+from outreach.coupons.listing import STATUSES, Books, Coupon, Redeemed, books, check_offer, codes, listed, uses
 from outreach.coupons.making import Taken, activate, activate_all, make, offer_of, take, void
 from outreach.coupons.redeeming import Bought, Use, Verdict, from_orders, order_key, record, redeem, take_back
 from outreach.coupons.settling import doubted, settle
@@ -48,6 +48,7 @@ __all__ = [
     "activate",
     "activate_all",
     "books",
+    "check_offer",
     "checked",
     "codes",
     "doubted",

@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from outreach import store
+from outreach import naming, store
 from outreach.coupons.codes import key_of
 from outreach.coupons.holding import State, coupons, offers, redemptions
+from outreach.coupons.making import offer_of
 from outreach.errors import NotFound
 from outreach.models import Customer, Message, Order, table
+from outreach.settings import Settings
 from outreach.store import BATCH, Database, among
 
 _customers, _messages, _orders = table(Customer), table(Message), table(Order)
@@ -76,7 +78,7 @@ def listed(
     The coupons, the latest issued first, then those of the pool in the order they were made.
 
     Raises:
-        NotFound: there is no such customer.
+        NotFound: there is no such customer, or no such code.
     """
     c = coupons.c
     fits: list[Any] = []
@@ -93,8 +95,23 @@ def listed(
     with store.read(db) as connection:
         if customer is not None:
             fits.append(among(c.customer_id, _named(connection, customer)))
+        known = select(c.id).where(func.upper(c.code) == key_of(code or "")).limit(1)
+        if code is not None and connection.execute(known).first() is None:
+            raise NotFound(f"there is no code {code!r}: `outreach coupons list` shows those there are")
         query = _wanted().where(*fits).order_by(c.issued_at.is_(None), c.issued_at.desc(), c.id)
         return [_coupon(row, now) for row in connection.execute(query.limit(limit))]
+
+
+def check_offer(db: Database, settings: Settings, name: str) -> None:
+    """
+    Nothing, if the settings have this offer, or had it and there are codes of it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with store.read(db) as connection:
+        if connection.execute(select(coupons.c.id).where(coupons.c.offer == name).limit(1)).first() is None:
+            offer_of(settings, name)
 
 
 def codes(db: Database, offer: str, statuses: Sequence[str]) -> Iterator[str]:
@@ -156,7 +173,7 @@ def _named(connection: Connection, name: str) -> list[int]:
     c = _customers.c
     found = connection.execute(select(c.id, c.merged_into).where(c.external_id == name)).first()
     if found is None:
-        raise NotFound(f"there is no customer {name!r}: give the shop's own id")
+        raise naming.no_customer(connection, name)
     return [i for i in (found.id, found.merged_into) if i is not None]
 
 

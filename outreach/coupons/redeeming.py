@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from outreach import store
+from outreach import naming, store
 from outreach.coupons.codes import key_of, named
 from outreach.coupons.holding import State, coupons, lock, redemptions
 from outreach.errors import NotFound
@@ -373,7 +373,7 @@ def _person(connection: Connection, name: str) -> int:
     c = _customers.c
     row = connection.execute(select(c.id, c.merged_into).where(c.external_id == name)).first()
     if row is None:
-        raise NotFound(f"there is no customer {name!r}: give the shop's own id")
+        raise naming.no_customer(connection, name)
     return int(row.merged_into or row.id)
 
 

@@ -158,7 +158,7 @@ _NEXT = f"""
     SELECT id FROM messages
     WHERE {_WAITING} AND (claim IS NULL OR lease_until < :now) AND (:id = '' OR public_id = :id)
       AND campaign NOT IN (SELECT name FROM campaign_states WHERE paused_at IS NOT NULL)
-    ORDER BY priority DESC, due_at LIMIT 1
+    ORDER BY priority DESC, due_at, id LIMIT 1
 """
 _NEXT_BY_DIALECT = {"sqlite": text(_NEXT), "postgresql": text(_NEXT + " FOR UPDATE OF messages SKIP LOCKED")}
 

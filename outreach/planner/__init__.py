@@ -8,19 +8,21 @@ campaign's lock, and a message's key is unique.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import func, select
 
 from outreach import coupons, occasions, releases, store
 from outreach.models import CampaignState, Fresh, table
+from outreach.planner import outlook
 from outreach.planner.enrolling import enrol
-from outreach.planner.tick import CampaignCounts, PlanCounts, Tick
+from outreach.planner.tick import CampaignCounts, Outlook, PlanCounts, Tick
 from outreach.planner.writing import Writer, wake_again, write_due
 from outreach.settings import Settings
 from outreach.store import BATCH, Database
 
-__all__ = ["CampaignCounts", "PlanCounts", "plan"]
+__all__ = ["CampaignCounts", "Outlook", "PlanCounts", "plan"]
 
 _states, _fresh = table(CampaignState), table(Fresh)
 
@@ -36,7 +38,9 @@ def plan(db: Database, settings: Settings, now: datetime) -> PlanCounts:
     with store.write(db) as connection:
         store.seen(connection, now)
     loaded = releases.current(db, settings)
-    if loaded is not None:
+    if loaded is None:
+        counts = replace(counts, outlook=outlook.of_nothing_published())
+    else:
         tick = Tick(db, loaded, now, counts)
         with store.read(db) as connection:
             states = {row.name: row for row in connection.execute(select(_states))}
@@ -52,6 +56,8 @@ def plan(db: Database, settings: Settings, now: datetime) -> PlanCounts:
         if loaded.settings.offers:
             with store.read(db) as connection:
                 counts.offers.extend(coupons.running_out(connection, loaded.settings, loaded.campaigns.values(), now))
+        if not (counts.planned or counts.held or counts.paused):
+            counts = replace(counts, outlook=outlook.of_an_idle_tick(tick, states))
     with store.write(db) as connection:
         store.record_tick(connection, "plan", now, now, counts.as_json())
     return counts

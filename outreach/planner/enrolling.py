@@ -52,9 +52,16 @@ _REMEMBER = update(_states).where(_states.c.name == bindparam("of"))
 def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Page, writer: Writer) -> None:
     state = connection.execute(STATE, {"of": campaign.name}).one()
     remember = dict(page.remember)
-    found = _not_enrolled(connection, campaign, _in_time(tick, campaign, state, page.occasions))
+    timely = _in_time(tick, campaign, state, page.occasions)
+    new = found = _not_enrolled(connection, campaign, timely)
     if found:
         found = occasions.in_audience(connection, campaign, tick.settings, found, tick.now)
+    tick.looked.update(
+        seen=len(page.occasions),
+        untimely=len(page.occasions) - len(timely),
+        known=len(timely) - len(new),
+        outside=len(new) - len(found),
+    )
     if "backfill" in remember and state.backfill:
         found = occasions.paced(found, state.backfill, tick.settings)
         if remember["backfill"]:

@@ -44,12 +44,36 @@ class CampaignCounts:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """Why a tick wrote no message, and what comes next, in words; and the campaign and the time of that, if it is known."""
+
+    why: str
+    next: str = ""
+    campaign: str | None = None
+    at: datetime | None = None
+    what: str | None = None  # step | occasion | start
+
+    def lines(self) -> list[str]:
+        return [text for text in (self.why, self.next) if text]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "why": self.why,
+            "next": self.next,
+            "campaign": self.campaign,
+            "at": self.at and self.at.isoformat(),
+            "what": self.what,
+        }
+
+
+@dataclass(frozen=True)
 class PlanCounts:
     """What a tick of `plan` did."""
 
     by_campaign: dict[str, CampaignCounts] = field(default_factory=dict)
     paused: list[dict[str, str]] = field(default_factory=list)
     offers: list[Low] = field(default_factory=list)  # that run out
+    outlook: Outlook | None = None  # where no message was written, and nothing was paused
 
     def total(self, what: str) -> int:
         return sum(getattr(counts, what) for counts in self.by_campaign.values())
@@ -71,14 +95,19 @@ class PlanCounts:
         return self.total("skipped")
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        plain: dict[str, Any] = {
             "enrolled": self.enrolled,
             "planned": self.planned,
             "held": self.held,
             "skipped": self.skipped,
             "by_campaign": {name: counts.as_json() for name, counts in self.by_campaign.items()},
             "paused": self.paused,
-        } | ({"offers": [one.as_json() for one in self.offers]} if self.offers else {})
+        }
+        if self.offers:
+            plain["offers"] = [one.as_json() for one in self.offers]
+        if self.outlook:
+            plain["outlook"] = self.outlook.as_json()
+        return plain
 
 
 @dataclass(frozen=True)
@@ -89,6 +118,7 @@ class Tick:
     loaded: Loaded
     now: datetime
     counts: PlanCounts
+    looked: Counter[str] = field(default_factory=Counter)  # occasions that were seen, and why they were passed over
 
     @property
     def settings(self) -> Settings:

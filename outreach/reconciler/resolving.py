@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from outreach import contents, coupons, releases, store, tags
+from outreach import contents, coupons, naming, releases, store, tags
 from outreach.errors import NotFound, OutreachError
 from outreach.models import Customer, Message, Reason, Status, table
 from outreach.reconciler import looking
@@ -93,9 +93,16 @@ def in_doubt(
     campaign: str | None = None,
     channel: str | None = None,
 ) -> list[InDoubt]:
-    """The messages in doubt that match whatever is given, the longest doubtful first."""
+    """
+    The messages in doubt that match whatever is given, the longest doubtful first.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
     query = _SHOWN.where(among(_messages.c.public_id, ids)) if ids else _SHOWN
     with store.read(db) as connection:
+        if campaign is not None:
+            naming.check_campaign(connection, campaign)
         found = [_shown(row, settings) for row in connection.execute(query)]
     # Not by the database: it would go through all messages of a campaign.
     return [one for one in found if campaign in (None, one.campaign) and channel in (None, one.channel)]

@@ -50,7 +50,9 @@ class Sums:
     days: list[float] = field(default_factory=list)  # from being given out to the first use
 
 
-def coupons(db: Database, settings: Settings, start: date, end: date, *, now: datetime) -> Report:
+def coupons(
+    db: Database, settings: Settings, start: date, end: date, *, now: datetime, limit: int | None = None
+) -> Report:
     """
     Per offer, the coupons given out in [start, end), local days, as they stand at `now`.
 
@@ -61,6 +63,7 @@ def coupons(db: Database, settings: Settings, start: date, end: date, *, now: da
       `revenue` is what they add up to, `discount` what the offer's terms took off them: for p percent
       total x p / (100 - p), for an amount that amount, which is in the business's currency; gifts and free
       deliveries are not known. Both in minor units by currency.
+    - With a `limit`, the offers that gave out the most, those first; `offers_not_shown` counts the others.
     - `median_days` from being given out to the first use, of those that were used.
 
     Raises:
@@ -72,7 +75,12 @@ def coupons(db: Database, settings: Settings, start: date, end: date, *, now: da
         when = and_(_coupons.c.issued_at >= since, _coupons.c.issued_at < until)
         found = sums(connection, settings, _coupons.c.offer, when, now)
     names = sorted(found.keys() | settings.offers.keys())
-    return Report(COUPONS, [_row(name, found.get(name, Sums())) for name in names])
+    if limit is None:
+        return Report(COUPONS, [_row(name, found.get(name, Sums())) for name in names])
+    names.sort(key=lambda name: -found.get(name, Sums()).issued)
+    rows = [_row(name, found.get(name, Sums())) for name in names[:limit]]
+    others = len(names) - len(rows)
+    return Report(COUPONS, rows, {"offers_not_shown": others} if others else {})
 
 
 def by_campaign(

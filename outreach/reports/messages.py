@@ -7,15 +7,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 
-from outreach.errors import NotFound
-from outreach.models import Customer, Message, MessageContent, table
+from outreach import naming
+from outreach.models import Customer, Message, MessageContent, Status, table
 from outreach.store import Database, read
 
 MESSAGES = (
     *("id", "campaign", "step", "customer", "occasion", "channel", "arm", "status", "reason"),
-    *("due_at", "sent_at", "subject", "release", "detail", "look_at"),
+    *("due_at", "sent_at", "subject", "release", "detail", "look_at", "blocked_by", "until"),
 )
 
 _messages, _customers, _contents = table(Message), table(Customer), table(MessageContent)
@@ -34,16 +34,18 @@ def messages(
 
     `id` is the message's public id, which the outbox and the providers see; `customer` the shop's
     own id; times are ISO 8601 in UTC; `subject` is empty until something was rendered; `look_at` is
-    when a message in doubt is looked for next.
+    when a message in doubt is looked for next; `blocked_by` what holds back a planned one, or held back
+    one that has expired, and `until` when a planned one is looked at again at the earliest.
 
     Raises:
-        NotFound: there is no such customer.
+        NotFound: there is no such customer, or no such campaign.
     """
     m, c = _messages.c, _customers.c
     wanted = (
         select(
             m.public_id, m.campaign, m.step, c.external_id, m.occasion, m.channel, m.arm, m.status, m.reason,
-            m.due_at, m.sent_at, _contents.c.subject, m.release, m.detail, m.look_at,
+            m.due_at, m.sent_at, _contents.c.subject, m.release, m.detail, m.look_at, m.blocked_by,
+            case((m.status == Status.PLANNED, m.ready_at)).label("until"),
         )
         .join(_customers, c.id == m.customer_id)
         .outerjoin(_contents, _contents.c.message_id == m.id)
@@ -53,8 +55,10 @@ def messages(
         if customer is not None:
             known = connection.execute(select(c.id).where(c.external_id == customer)).scalar()
             if known is None:
-                raise NotFound(f"there is no customer {customer!r}: give the shop's own id")
+                raise naming.no_customer(connection, customer)
             wanted = wanted.where(m.customer_id == known)
+        if campaign is not None:
+            naming.check_campaign(connection, campaign)
         for column, value in ((m.status, status), (m.campaign, campaign)):
             wanted = wanted.where(column == value) if value is not None else wanted
         rows = connection.execute(wanted.limit(limit)).all()

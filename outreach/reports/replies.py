@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from outreach.errors import NotFound
+from outreach import naming
 from outreach.models import Case, Customer, Message, Order, Reply, table
 from outreach.store import Database, read
 
@@ -57,7 +57,7 @@ def replies(
         if customer is not None:
             known = connection.execute(select(_customers.c.id).where(_customers.c.external_id == customer)).scalar()
             if known is None:
-                raise NotFound(f"there is no customer {customer!r}: give the shop's own id")
+                raise naming.no_customer(connection, customer)
             wanted = wanted.where(r.customer_id == known)
         if channel is not None:
             wanted = wanted.where(r.channel == channel)

@@ -62,6 +62,17 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Slowed:
+    """A channel one of whose senders sends nothing for now: it was too fast, or its provider is out of order."""
+
+    channel: str
+    since: datetime
+    until: datetime
+    reason: str  # rate | channel
+    detail: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of an installation at `now`."""
 
@@ -74,6 +85,7 @@ class Status:
     oldest_due: Waiting | None
     unknown: list[Waiting]  # the oldest of those in doubt
     in_doubt: dict[str, int]  # how many there are, by channel
+    slowed: list[Slowed]
     paused: list[Paused]
     ticks: list[Tick]
     last_import_at: datetime | None
@@ -176,6 +188,7 @@ def _status(query: Query, now: datetime) -> Status:
         oldest_due=oldest[0] if oldest else None,
         unknown=_waiting(query, "status = 'unknown'", "sent_at", (_LISTED,)),
         in_doubt=dict(query(f"{in_doubt} GROUP BY 1 ORDER BY 1", ())),
+        slowed=_slowed(query, at),
         paused=_paused(query),
         ticks=_ticks(query),
         last_import_at=_time(imported),
@@ -189,6 +202,18 @@ def _waiting(query: Query, which: str, when: str, values: Sequence[Any]) -> list
     text = f"SELECT public_id, campaign, step, channel, coalesce({when}, due_at) FROM messages WHERE {which} ORDER BY 5 LIMIT ?"
     return [
         Waiting(public, campaign, step, channel, _at(at)) for public, campaign, step, channel, at in query(text, values)
+    ]
+
+
+def _slowed(query: Query, at: int) -> list[Slowed]:
+    """By channel alone: the sender stands in the settings."""
+    text = (
+        "SELECT name, coalesce(slowed_since, slow_until), slow_until, coalesce(slowed_for, 'rate'), detail"
+        " FROM rates WHERE slowed > 0 AND slow_until > ? ORDER BY name"
+    )
+    return [
+        Slowed(name.partition(" ")[0], _at(since), _at(until), reason, detail)
+        for name, since, until, reason, detail in query(text, (at,))
     ]
 
 

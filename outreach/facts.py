@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Select, Table, and_, bindparam, func, or_, select, type_coerce
 
-from outreach import arms
+from outreach import arms, timing
 from outreach.campaigns import ANSWERS, OPTED_OUT, Campaign, Step, Trigger
 from outreach.gates import ContactFacts, Facts, Rules
 from outreach.models import (
@@ -52,6 +52,7 @@ ORDER_WORDS = {
     "refunded": "refunded_at",
     "cancelled": "cancelled_at",
 }
+UNDOING = frozenset({"refunded", "cancelled"})
 
 # Of records, what no template sees.
 _NOT_SHOWN = frozenset(
@@ -146,7 +147,7 @@ def fetch(
         words = true_words(connection, items, now)
         sent = _sent(connection, settings, people.values(), now)
         paused = _paused(connection, {item.campaign.name for item in items})
-        cleared = _cleared(connection, items)
+        cleared = _cleared(connection, settings, items)
     found = []
     for index, item in enumerate(items):
         person = people.get(item.customer_id)
@@ -328,32 +329,61 @@ def _paused(connection: Connection, names: set[str]) -> set[str]:
     return set(connection.execute(_PAUSED, {"names": names}).scalars())
 
 
-def _cleared(connection: Connection, items: Sequence[Item]) -> set[int]:
-    """Which items' order no longer has the time that fired their trigger."""
-    fired = {
-        i: f"{item.campaign.trigger.event.partition('.')[2]}_at"
-        for i, item in enumerate(items)
-        if item.campaign.trigger.subject == "order"
-    }
-    times = _order_times(connection, fired.values(), {items[i].record_id for i in fired})
-    return {i for i, column in fired.items() if times.get(items[i].record_id, {}).get(column) is None}
+def _cleared(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
+    """Which items' occasion is none any more: its time was taken back, its record is another's, or a lapse was none."""
+    found: set[int] = set()
+    for subject, of in (("order", _orders), ("case", _cases)):
+        fired = {
+            i: f"{item.campaign.trigger.event.partition('.')[2]}_at"
+            for i, item in enumerate(items)
+            if item.campaign.trigger.subject == subject and item.campaign.trigger.event != "case.overdue"
+        }
+        known = _times(connection, of, fired.values(), {items[i].record_id for i in fired})
+        for i, column in fired.items():
+            record = known.get(items[i].record_id, {})
+            if record.get(column) is None or record["customer_id"] != items[i].customer_id:
+                found.add(i)
+    return found | _lapsed_not(connection, settings, items)
 
 
-def _order_times(
-    connection: Connection, columns: Iterable[str], order_ids: Iterable[int | None]
+_LAST_ORDERS = select(_stats.c.customer_id, _stats.c.last_order_id, _stats.c.last_order_at).where(
+    among(_stats.c.customer_id, "ids")
+)
+
+
+def _lapsed_not(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
+    """Which items' customer had ordered too shortly before the lapse: the order came in only later, or it was spread."""
+    lapses = {i: item for i, item in enumerate(items) if item.campaign.trigger.event == "customer.inactive"}
+    if not lapses:
+        return set()
+    rows = connection.execute(_LAST_ORDERS, {"ids": {item.customer_id for item in lapses.values()}}).all()
+    last = {customer: (order, at) for customer, order, at in rows if at is not None}
+    found, zone = set(), settings.business.timezone
+    for i, item in lapses.items():
+        order, at = last.get(item.customer_id, (None, None))
+        after = item.campaign.trigger.after
+        if at is None or after is None or order == item.record_id:
+            continue
+        if at <= item.occasion_at < timing.add(at, after, zone):
+            found.add(i)
+    return found
+
+
+def _times(
+    connection: Connection, of: Table, columns: Iterable[str], ids: Iterable[int | None]
 ) -> dict[int | None, dict[str, int | None]]:
-    """Some times of some orders, as they are stored."""
-    names, ids = tuple(sorted(set(columns))), [i for i in order_ids if i is not None]
-    if not ids:
+    """Whose some records are, and some times of them, as they are stored."""
+    names, wanted = tuple(sorted(set(columns))), [i for i in ids if i is not None]
+    if not wanted:
         return {}
-    rows = connection.execute(_order_times_query(names), {"ids": ids}).all()
-    return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
+    rows = connection.execute(_times_query(of, names), {"ids": wanted}).all()
+    return {row[0]: dict(zip(("customer_id", *names), row[1:], strict=True)) for row in rows}
 
 
 @cache
-def _order_times_query(columns: tuple[str, ...]) -> Select[Any]:
-    times = [type_coerce(_orders.c[name], BigInteger) for name in columns]
-    return select(_orders.c.id, *times).where(among(_orders.c.id, "ids"))
+def _times_query(of: Table, columns: tuple[str, ...]) -> Select[Any]:
+    times = [type_coerce(of.c[name], BigInteger) for name in columns]
+    return select(of.c.id, of.c.customer_id, *times).where(among(of.c.id, "ids"))
 
 
 # --- `unless` and `stop_when` ---------------------------------------------------------------------
@@ -433,14 +463,33 @@ def _mark_ordered_same(
 def _mark_order_times(
     connection: Connection, items: Sequence[Item], found: list[set[str]], words: Iterable[str], now: datetime
 ) -> None:
-    columns = [(word, ORDER_WORDS[word]) for word in words]
+    """
+    Exports that know days alone have a payment and its cancellation at one moment: that is enough to stop.
+
+    An order that is only said to be cancelled, or the like, by its status, is.
+    """
+    columns = {word: ORDER_WORDS[word] for word in words}
     own = {i: item.record_id for i, item in enumerate(items) if item.campaign.trigger.subject == "order"}
-    times, end = _order_times(connection, [column for _, column in columns], set(own.values())), to_micros(now)
+    known, end = _times(connection, _orders, columns.values(), set(own.values())), to_micros(now)
+    undone = _undone(connection, known) if "cancelled" in columns else set()
     for index, order in own.items():
-        for word, column in columns if order in times else ():
-            at = times[order][column]
-            if at is not None and to_micros(items[index].occasion_at) < at <= end:
+        fired, since = items[index].campaign.trigger.event, to_micros(items[index].occasion_at)
+        for word, column in columns.items() if order in known else ():
+            at = known[order][column]
+            as_good = word in UNDOING and fired != f"order.{word}"
+            happened = at is not None and at <= end and (at > since or (as_good and at == since))
+            if happened or (word == "cancelled" and as_good and order in undone):
                 found[index].add(word)
+
+
+_UNDONE = select(_orders.c.id).where(
+    among(_orders.c.id, "ids"), ~_orders.c.counted, _orders.c.cancelled_at.is_(None), _orders.c.total > 0
+)
+
+
+def _undone(connection: Connection, orders: Iterable[int | None]) -> set[int]:
+    """Which of these orders do not count by their status alone: no other reason is left."""
+    return set(connection.execute(_UNDONE, {"ids": [i for i in orders if i is not None]}).scalars())
 
 
 _HAPPENED = (

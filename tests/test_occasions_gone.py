@@ -1,0 +1,172 @@
+"""What is no occasion any more when its message's turn comes: an order of somebody else, a lapse that was none, a case open again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outreach import cases, dispatcher, planner
+from outreach.cases import Opening
+from outreach.models import Message, Reason, Status
+from outreach.settings import Settings
+from outreach.store import Database
+from tests.conftest import NOW
+from tests.shop import customer, feed, order, publish, rows_of, shop_settings
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+THANKS = """
+    title: Thanks
+    purpose: service
+    trigger: {event: order.paid}
+    stop_when: [refunded, cancelled]
+    steps: [{id: thanks, after: 2 days, channel: email, template: m}]
+"""
+LAPSE = """
+    title: We miss you
+    purpose: service
+    trigger: {event: customer.inactive, after: 90 days}
+    steps: [{id: miss, after: 12 hours, channel: email, template: m}]
+"""
+SORRY = """
+    title: Sorry
+    purpose: service
+    trigger: {event: case.closed, outcome: unresolved}
+    steps: [{id: sorry, after: 2 hours, channel: email, template: m}]
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return shop_settings(tmp_path)
+
+
+def live(db: Database, settings: Settings, start: datetime, end: datetime, every: timedelta = 6 * HOUR) -> None:
+    """Plan and dispatch at each round, from `start` on and before `end`."""
+    now = start
+    while now < end:
+        planner.plan(db, settings, now)
+        dispatcher.dispatch(db, settings, now)
+        now += every
+
+
+def told(db: Database) -> dict[int, tuple[str, str | None]]:
+    """By customer: what became of their one message."""
+    return {row.customer_id: (row.status, row.reason) for row in rows_of(db, Message)}
+
+
+def paid(number: int, whose: str, **cells: Any) -> dict[str, Any]:
+    return order(number, whose, NOW - HOUR, paid_at=NOW, **cells)
+
+
+def test_an_order_that_went_to_another_customer_is_no_occasion_of_its_first_one(
+    db: Database, settings: Settings
+) -> None:
+    publish(db, settings, NOW - DAY, thanks=THANKS)
+    feed(db, settings, NOW, customers=[customer(1), customer(2)], orders=[paid(1, "c1"), paid(2, "c2")])
+    planner.plan(db, settings, NOW)
+    planner.plan(db, settings, NOW + 2 * DAY)
+    feed(db, settings, NOW + 2 * DAY, orders=[paid(1, "c2")])
+
+    dispatcher.dispatch(db, settings, NOW + 2 * DAY)
+
+    assert told(db) == {1: (Status.CANCELLED, Reason.RECORD_CLEARED), 2: (Status.SENT, None)}
+
+
+def test_who_had_bought_before_the_lapse_is_not_missed_though_the_file_came_later(
+    db: Database, settings: Settings
+) -> None:
+    publish(db, settings, NOW - DAY, lapse=LAPSE)
+    last = NOW - 90 * DAY
+    feed(
+        db,
+        settings,
+        NOW - HOUR,
+        customers=[customer(n) for n in (1, 2, 3)],
+        orders=[order(n, f"c{n}", last) for n in (1, 2, 3)],
+    )
+    planner.plan(db, settings, NOW + HOUR)
+    late = [order(11, "c1", NOW - 2 * HOUR), order(12, "c2", NOW + 2 * HOUR), order(13, "c3", last - DAY)]
+    feed(db, settings, NOW + 3 * HOUR, orders=late)
+
+    live(db, settings, NOW + 3 * HOUR, NOW + 2 * DAY)
+
+    assert told(db) == {
+        1: (Status.CANCELLED, Reason.RECORD_CLEARED),
+        2: (Status.SENT, None),  # it was a lapse; whether an order since stops it is for `stop_when` to say
+        3: (Status.SENT, None),
+    }
+
+
+def test_who_comes_back_before_their_turn_in_a_backfill_is_not_missed(db: Database, settings: Settings) -> None:
+    orders = [order(n, f"c{n}", NOW - (100 + n) * DAY) for n in range(1, 5)]
+    feed(db, settings, NOW - DAY, customers=[customer(n) for n in range(1, 5)], orders=orders)
+    publish(db, settings, NOW, lapse=LAPSE + "    backfill: {last: 365 days, pace: 1 per day}\n")
+    planner.plan(db, settings, NOW)
+    feed(db, settings, NOW + DAY, orders=[order(50, "c4", NOW + DAY)])
+
+    live(db, settings, NOW + DAY, NOW + 6 * DAY)
+
+    assert told(db) == {
+        **dict.fromkeys((1, 2, 3), (Status.SENT, None)),
+        4: (Status.CANCELLED, Reason.RECORD_CLEARED),
+    }
+
+
+def test_a_case_that_is_open_again_is_not_spoken_of_as_closed(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW - DAY, sorry=SORRY)
+    feed(db, settings, NOW, customers=[customer(1), customer(2)])
+    numbers = []
+    for whose in ("c1", "c2"):
+        number, _ = cases.open_for(db, settings, NOW, whose, None, Opening("complaint", 0, NOW, "maria"))
+        cases.close(db, NOW + HOUR, number, "unresolved", "", "maria")
+        numbers.append(number)
+    planner.plan(db, settings, NOW + HOUR)
+    planner.plan(db, settings, NOW + 3 * HOUR)
+    cases.reopen(db, settings, NOW + 3 * HOUR, numbers[0], "", "maria")
+
+    dispatcher.dispatch(db, settings, NOW + 3 * HOUR)  # before any plan sees it
+
+    assert told(db) == {1: (Status.CANCELLED, Reason.RECORD_CLEARED), 2: (Status.SENT, None)}
+
+
+@pytest.mark.parametrize(
+    ("cells", "stops"),
+    [
+        ({"status": "cancelled"}, True),
+        ({"status": "Anulado"}, True),
+        ({"status": "refunded"}, False),
+        ({"cancelled_at": NOW}, True),
+        ({"refunded_at": NOW}, True),
+        ({"cancelled_at": NOW - HOUR}, False),
+        ({"total": "0"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_an_order_is_cancelled_by_its_status_too_and_at_the_very_moment_of_its_payment(
+    db: Database, settings: Settings, cells: dict[str, Any], stops: bool
+) -> None:
+    publish(db, settings, NOW - DAY, thanks=THANKS)
+    feed(db, settings, NOW, customers=[customer(1)], orders=[paid(1, "c1")])
+    planner.plan(db, settings, NOW)
+    feed(db, settings, NOW + HOUR, orders=[paid(1, "c1") | cells])
+
+    live(db, settings, NOW + 2 * DAY, NOW + 3 * DAY)
+
+    assert told(db) == {1: (Status.SKIPPED, Reason.STOPPED) if stops else (Status.SENT, None)}
+
+
+@pytest.mark.parametrize("word", ["cancelled", "refunded"])
+def test_a_campaign_about_cancelled_orders_is_not_stopped_by_the_very_cancellation(
+    db: Database, settings: Settings, word: str
+) -> None:
+    about = THANKS.replace("order.paid", f"order.{word}").replace("after: 2 days", "after: 1 hour")
+    publish(db, settings, NOW - DAY, about=about)
+    feed(db, settings, NOW, customers=[customer(1)], orders=[paid(1, "c1", status=word) | {f"{word}_at": NOW}])
+
+    live(db, settings, NOW, NOW + DAY)
+
+    assert told(db) == {1: (Status.SENT, None)}

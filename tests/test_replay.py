@@ -11,14 +11,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import event
 
 from outreach import importer, planner, store
 from outreach.models import Enrolment, Message, Status
 from outreach.settings import Business
 from outreach.sources.csv import CsvSource
 from tests import records
-from tests.conftest import SECRET
+from tests.conftest import SECRET, not_waiting_for_the_disk
 from tests.records import Invoice, RealShop
 from tests.shop import publish, rows_of, shop_settings
 
@@ -78,9 +77,7 @@ def test_every_lapse_of_every_customer_is_planned_exactly_once(
         by_day[max(one.at.date(), published - timedelta(days=1))].append(one)
     shop = shop_settings(tmp_path, business=Business("Gifts", "Europe/London", "GBP", "en", "GB"))
     db = store.open_database(new_database(kind), secret=SECRET, timezone="Europe/London")
-    if db.is_sqlite:  # no power cuts, of which every day's commits would beware
-        event.listen(db.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        db.engine.dispose()
+    not_waiting_for_the_disk(db)
     begin = midnight(published)
     importer.import_source(db, shop, CsvSource({"customers": real_shop.customers}), begin)
     for day in days(published - timedelta(days=1), LAST):

@@ -27,6 +27,7 @@ from outreach.web.serving import listen
 from tests import forked
 from tests.conftest import SECRET
 from tests.forked import Forked
+from tests.served import NO_TLS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = """
@@ -104,7 +105,7 @@ def a_free_port() -> int:
 
 
 def health(url: str) -> httpx.Response:
-    return httpx.get(f"{url}/healthz", trust_env=False, timeout=30)
+    return httpx.get(f"{url}/healthz", trust_env=False, timeout=30, verify=NO_TLS)
 
 
 # --- beside the stages, and alone --------------------------------------------------------------------

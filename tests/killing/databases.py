@@ -87,7 +87,7 @@ class PostgresDatabases:
 
     def _create(self, template: str) -> str:
         name = f"k_{uuid4().hex[:12]}"
-        self._run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        self._run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY FILE_COPY" if template else ""))
         self._made.append(name)
         return name
 

@@ -22,6 +22,7 @@ PRELOAD = [  # by the one server that all tests fork from: what each process wou
     "tests.test_concurrency",
     "tests.killing.providers",
     "tests.killing.stages",
+    "tests.killing.warm",
     "tests.killing.workers",
     "outreach.channels.sendgrid",
     "outreach.channels.smtp",

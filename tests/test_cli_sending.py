@@ -310,10 +310,12 @@ def test_a_channel_that_is_wrong_says_how_to_go_on(quick: Run, tmp_path: Path) -
 
 def test_a_stranger_s_unknown_time_zone_has_a_remedy(quick: Run, tmp_path: Path) -> None:
     of = ("send", "hi", "--to", "new@example.com", "--purpose", "service", "--now", NOON)
+    settings = tmp_path / "outreach.yaml"
+    as_made = settings.read_text()
+    settings.write_text(as_made.replace("unknown_zone: business", "unknown_zone: hold"))
     assert "`unknown_zone: business`" in quick(*of, "--dry-run").out
 
-    settings = tmp_path / "outreach.yaml"
-    settings.write_text(settings.read_text() + "unknown_zone: business\n")
+    settings.write_text(as_made)
 
     assert quick(*of, "--json").json["messages"]["sent"] == 1
 

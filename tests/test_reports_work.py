@@ -104,7 +104,7 @@ def test_messages_have_the_documented_keys_with_the_shops_own_customer_ids(db: D
         "id": "m3", "campaign": "thanks", "step": "one", "customer": "c1", "occasion": "order.placed:3", "channel": "email",
         "arm": "contact", "status": "sent", "reason": None, "due_at": "2026-06-15T14:00:00+00:00",
         "sent_at": "2026-06-15T14:00:00+00:00", "subject": "Hola, Ana", "release": 3,
-        "detail": "", "look_at": None,
+        "detail": "", "look_at": None, "blocked_by": None, "until": None,
     }  # fmt: skip
     assert (found[2]["sent_at"], found[2]["subject"], found[2]["channel"]) == (None, "", None)
 

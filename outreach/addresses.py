@@ -7,6 +7,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+# Digits once dialled before a number (in Mexico to or from a mobile or far away, in Chile to a mobile), by country
+# calling code; the group is the number of today.
+_ABOLISHED = {52: r"(?:1|01|044|045)([1-9]\d{9})", 56: r"0(9\d{8})"}
+
 LONGEST = 254  # characters of an address that can be delivered to (RFC 5321)
 
 # What carts and cashiers write when a customer gives no address, in Spanish and Portuguese as well.
@@ -56,7 +60,8 @@ def normal_phone(text: str, country: str | None) -> str:
     """
     The number in E.164; `country` (ISO 3166) is where numbers without a + belong.
 
-    Mexican numbers in the old form +52 1 lose that 1 (PROVIDERS E). A landline form stays one:
+    Mexican numbers in the old forms +52 1, 01, 044 and 045 lose these digits (PROVIDERS E), Chilean mobiles
+    the 0 of 09. A landline form stays one:
     whether an Argentine number is a mobile is not guessed.
 
     Raises:
@@ -103,9 +108,9 @@ def _e164(text: str, country: str | None) -> str:
         number = phonenumbers.parse(text, country)
     except phonenumbers.NumberParseException:
         raise ValueError(_unreadable(text, country)) from None
-    national = str(number.national_number)
-    if number.country_code == 52 and len(national) == 11 and national.startswith("1"):
-        number.national_number = int(national[1:])
+    written = phonenumbers.national_significant_number(number)
+    if old := re.fullmatch(_ABOLISHED.get(number.country_code or 0, "(?!)"), written):
+        number = phonenumbers.PhoneNumber(country_code=number.country_code, national_number=int(old[1]))
     if not (phonenumbers.is_valid_number(number) or _is_fiction(number)):
         raise ValueError(
             "is no number that can exist" + ("" if text.startswith("+") else f" in {country}: add its +country code")

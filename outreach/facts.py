@@ -27,6 +27,7 @@ from outreach.models import (
     Consent,
     Contact,
     Customer,
+    CustomerDate,
     CustomerStats,
     Message,
     MessageEvent,
@@ -72,6 +73,7 @@ _NOT_SHOWN = frozenset(
 )
 
 _customers, _stats, _contacts = table(Customer), table(CustomerStats), table(Contact)
+_dates = table(CustomerDate)
 _orders, _lines, _cases, _shop_events = table(Order), table(OrderLine), table(Case), table(ShopEvent)
 _consents, _suppressions, _messages = table(Consent), table(Suppression), table(Message)
 _events, _states, _answers = table(MessageEvent), table(CampaignState), table(Answer)
@@ -330,7 +332,7 @@ def _paused(connection: Connection, names: set[str]) -> set[str]:
 
 
 def _cleared(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
-    """Which items' occasion is none any more: its time was taken back, its record is another's, or a lapse was none."""
+    """Which items' occasion is none any more: its time was taken back or moved, its record is another's, a lapse was none."""
     found: set[int] = set()
     for subject, of in (("order", _orders), ("case", _cases)):
         fired = {
@@ -343,7 +345,7 @@ def _cleared(connection: Connection, settings: Settings, items: Sequence[Item]) 
             record = known.get(items[i].record_id, {})
             if record.get(column) is None or record["customer_id"] != items[i].customer_id:
                 found.add(i)
-    return found | _lapsed_not(connection, settings, items)
+    return found | _lapsed_not(connection, settings, items) | _moved(connection, items)
 
 
 _LAST_ORDERS = select(_stats.c.customer_id, _stats.c.last_order_id, _stats.c.last_order_at).where(
@@ -367,6 +369,19 @@ def _lapsed_not(connection: Connection, settings: Settings, items: Sequence[Item
         if at <= item.occasion_at < timing.add(at, after, zone):
             found.add(i)
     return found
+
+
+_OWN_DATES = select(_dates.c.customer_id, _dates.c.name, _dates.c.on_date).where(among(_dates.c.customer_id, "ids"))
+
+
+def _moved(connection: Connection, items: Sequence[Item]) -> set[int]:
+    """Which items' date of the customer's own is another by now, or none."""
+    dated = {i: item for i, item in enumerate(items) if item.campaign.trigger.attribute is not None}
+    if not dated:
+        return set()
+    rows = connection.execute(_OWN_DATES, {"ids": {item.customer_id for item in dated.values()}}).all()
+    known = {(customer, f"date:{name}:{on_date}") for customer, name, on_date in rows}
+    return {i for i, item in dated.items() if (item.customer_id, item.occasion) not in known}
 
 
 def _times(

@@ -440,6 +440,9 @@ class CampaignState(SQLModel, table=True):
     paused_reason: str = ""
     resumed_at: datetime | None = Field(default=None, sa_type=UtcTime)  # the brake counts from here
     look_again: bool = False  # the release changed its steps: wake its enrolments
+    experiment: str = Field(
+        default="", sa_column_kwargs={"server_default": ""}
+    )  # that its arms are drawn by where the file names none; empty: its own name
 
 
 class StepState(SQLModel, table=True):

@@ -44,11 +44,15 @@ from outreach.values import Duration, parse_duration
 PAGE = 500  # occasions or enrolments a transaction: keeps each well under 0.2 s on a small machine
 AHEAD = timedelta(hours=14)  # the furthest any zone is ahead of UTC: a date is taken up before it begins anywhere
 SLACK = timedelta(hours=1)  # a daylight-saving change may move a lapse by this much
+SHORTER = timedelta(days=3)  # what February lacks of the longest month
 
 _customers, _stats, _dates = table(Customer), table(CustomerStats), table(CustomerDate)
 _orders, _cases, _shop_events, _fresh = table(Order), table(Case), table(ShopEvent), table(Fresh)
 _answers, _replies, _messages = table(Answer), table(Reply), table(Message)
 _coupons = table(Coupon)
+
+_Move = Callable[[datetime, Duration, str], datetime]
+_Bounds = tuple[datetime, datetime]
 
 
 class Occasion(NamedTuple):
@@ -204,13 +208,16 @@ def _came_due(pages: Iterator[list[Occasion]], state: Any, now: datetime) -> Ite
         yield Page(kept or [], {"cursor": now})
 
 
-def _when_it_began(since: datetime, now: datetime, after: Duration, zone: str) -> tuple[datetime, datetime]:
+def _bounds(since: datetime, now: datetime, by: Duration, back: _Move, forth: _Move, zone: str) -> _Bounds:
     """
-    The bounds of what may have come due in (since, now]: exact, or an hour wider beside a change of the clocks.
+    The bounds of what `forth` moves into (since, now]: exact, or wider where `back` does not undo it.
 
-    There the same wall-clock time comes twice or never, so subtracting does not undo adding.
+    Beside a change of the clocks the same wall-clock time comes twice or never; months later, or earlier, the 29th to
+    the 31st may all fall on the last day of a shorter month.
     """
-    low, high = timing.subtract(since, after, zone), timing.subtract(now, after, zone)
+    low, high = back(since, by, zone), back(now, by, zone)
+    if by.months and (forth(high, by, zone) != now or forth(high + timedelta(days=1), by, zone) <= now):
+        high += SHORTER
     if all(_is_steady(at, zone) for at in (since, now, low, high)):
         return low, high
     return low - SLACK, high + SLACK
@@ -254,7 +261,7 @@ def _waited(
     """Pages of what began its wait so that the wait ended in (since, now]."""
     after = campaign.trigger.after
     assert after is not None  # noqa: S101
-    low, high = _when_it_began(since, now, after, zone)
+    low, high = _bounds(since, now, after, timing.subtract, timing.add, zone)
     for rows in _paged(connection, query(and_(key[0] > low, key[0] <= high)), key):
         yield [occasion for occasion in read(rows, campaign, zone) if since < occasion.at <= now]
 
@@ -290,9 +297,7 @@ def _expiring_pages(
     """Pages of the coupons that nobody has redeemed and that expire so that the moment before fell in (since, now]."""
     before, c = campaign.trigger.before, _coupons.c
     assert before is not None  # noqa: S101 - the campaign's reader requires it
-    low, high = timing.add(since, before, zone), timing.add(now, before, zone)
-    if not all(_is_steady(at, zone) for at in (since, now, low, high)):
-        low, high = low - SLACK, high + SLACK
+    low, high = _bounds(since, now, before, timing.add, timing.subtract, zone)
     open_ones = (text("coupons.status = 'issued'"), c.expires_at > max(low, since), c.expires_at <= high)
     query = select(c.id, c.customer_id, c.expires_at).where(*open_ones)
     if campaign.trigger.offer:
@@ -414,7 +419,7 @@ def _older(campaign: Campaign, settings: Settings, debt: Mapping[str, Any]) -> S
     zone, trigger = settings.business.timezone, campaign.trigger
     if trigger.event == "customer.inactive" and trigger.after:
         c = _stats.c
-        low, high = timing.subtract(low, trigger.after, zone), timing.subtract(high, trigger.after, zone)
+        low, high = _bounds(low, high, trigger.after, timing.subtract, timing.add, zone)
         query = _lapse_query(c.last_order_id.is_not(None))
         query = query.add_columns(c.last_order_id.label("id"), c.last_order_at.label("sort"))
         key: tuple[Any, ...] = (c.last_order_at, c.last_order_id)

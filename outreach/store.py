@@ -93,6 +93,11 @@ def keyed_hash(secret: bytes, *parts: str) -> str:
     return _digest(secret, parts).hex()[:32]
 
 
+def erased_name(secret: bytes, name: str) -> str:
+    """What stands for an erased customer's id, where that tells who they were: it is known again, and says nothing."""
+    return f"erased:{keyed_hash(secret, 'erased', name)[:16]}"
+
+
 def _digest(secret: bytes, parts: Sequence[str]) -> bytes:
     keyed = _keyed(secret).copy()  # half the cost of keying each anew
     keyed.update("\x1f".join(parts).encode())

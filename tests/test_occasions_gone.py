@@ -170,3 +170,73 @@ def test_a_campaign_about_cancelled_orders_is_not_stopped_by_the_very_cancellati
     live(db, settings, NOW, NOW + DAY)
 
     assert told(db) == {1: (Status.SENT, None)}
+
+
+def test_a_date_of_the_customer_s_own_that_was_moved_or_taken_back_is_not_reminded_of(
+    db: Database, settings: Settings
+) -> None:
+    appointment = """
+        title: Your appointment
+        purpose: service
+        trigger: {date: attributes.appointment, before: 2 days}
+        steps: [{id: soon, after: 0 days, at: "18:00", channel: email, template: m}]
+    """
+    publish(db, settings, NOW - DAY, appointment=appointment)
+    feed(db, settings, NOW, customers=[customer(n, appointment="2026-06-20") for n in (1, 2, 3)])
+    live(db, settings, NOW, NOW + 3 * DAY)  # the reminders are due at 18:00 there on the 18th
+    feed(db, settings, NOW + 3 * DAY, customers=[customer(1, appointment="2026-07-01"), customer(2, appointment="")])
+
+    live(db, settings, NOW + 3 * DAY, NOW + 20 * DAY)
+
+    found = [(row.customer_id, row.occasion[-10:], row.status) for row in rows_of(db, Message)]
+    assert sorted(found) == [
+        (1, "2026-06-20", Status.CANCELLED),
+        (1, "2026-07-01", Status.SENT),
+        (2, "2026-06-20", Status.CANCELLED),
+        (3, "2026-06-20", Status.SENT),
+    ]
+
+
+# --- steps whose time moves ------------------------------------------------------------------------
+
+DELIVERED = """
+    title: Thanks
+    purpose: service
+    trigger: {event: order.delivered}
+    steps: [{id: thanks, after: 3 days, at: "10:00", channel: email, template: m}]
+"""
+
+
+def delivered(number: int) -> dict[str, Any]:
+    return order(number, f"c{number}", NOW - DAY, delivered_at=NOW)
+
+
+def test_a_step_that_is_due_earlier_once_the_customer_s_zone_is_known_is_written_all_the_same(
+    db: Database, settings: Settings
+) -> None:
+    publish(db, settings, NOW - DAY, thanks=DELIVERED)
+    west = [customer(n, country="MX", region="Baja California") for n in (1, 2)]
+    feed(db, settings, NOW, customers=west, orders=[delivered(1), delivered(2)])
+    planner.plan(db, settings, NOW)
+    feed(db, settings, NOW + DAY, customers=[customer(1, country="MX", region="CDMX")])
+
+    live(db, settings, NOW + DAY, NOW + 6 * DAY)
+
+    assert told(db) == {1: (Status.SENT, None), 2: (Status.SENT, None)}
+
+
+def test_who_is_due_today_gets_a_step_that_was_moved_to_an_earlier_hour_and_nobody_twice(
+    db: Database, settings: Settings
+) -> None:
+    publish(db, settings, NOW - DAY, thanks=DELIVERED)
+    feed(db, settings, NOW, customers=[customer(1)], orders=[delivered(1)])
+    planner.plan(db, settings, NOW)
+    half_past_nine = NOW + 3 * DAY + HOUR / 2
+
+    publish(db, settings, half_past_nine, thanks=DELIVERED.replace("10:00", "09:00"))
+    live(db, settings, half_past_nine, NOW + 4 * DAY, HOUR)
+    publish(db, settings, NOW + 4 * DAY, thanks=DELIVERED.replace("10:00", "08:00"))
+    live(db, settings, NOW + 4 * DAY, NOW + 6 * DAY)
+
+    assert told(db) == {1: (Status.SENT, None)}
+    assert len(rows_of(db, Message)) == 1

@@ -10,7 +10,8 @@ when. Nothing is read or locked for a chunk without an offer.
 Of one offer, in this order:
 1. a message that was planned again carries the code it had;
 2. a customer with a coupon that is neither used up nor expired keeps that code, and its expiry;
-3. else they get the next live code, if `per_customer` and `budget` allow it.
+3. else they get the next live code, if `per_customer` and `budget` allow it: records with an address in common
+   are one person to `per_customer`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, or_, select, text, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, text, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from outreach import store, timing
 from outreach.coupons.codes import ALPHABET, LENGTH, SHARED_MARK, generate, key_of
 from outreach.coupons.holding import State, carriers, coupons, give_back, lock, offers
 from outreach.coupons.holding import count as count_issued
+from outreach.models import Customer, table
 from outreach.settings import Offer, Settings
 from outreach.store import among
 
@@ -141,6 +143,7 @@ class Desk:
         self._connection, self._settings, self._now = connection, settings, now
         self._carried: dict[int, Held] = {}  # by message
         self._own: defaultdict[tuple[int, str], list[Held]] = defaultdict(list)  # by customer and offer
+        self._twins: defaultdict[int, set[int]] = defaultdict(set)  # by customer, other records of the same person
         self._issued: Counter[str] = Counter()
         self._given: Counter[str] = Counter()  # of the issued, those that this chunk adds
         self._pool: dict[str, deque[Held]] = {}
@@ -174,7 +177,11 @@ class Desk:
         earlier = select(m.coupon_id).where(among(m.message_id, {one.message_id for one in wanted}))
         asked = {one.coupon_id for one in wanted if one.coupon_id is not None}
         ids = {*self._connection.execute(earlier).scalars(), *asked}
-        theirs = among(c.customer_id, {one.customer_id for one in wanted})
+        people = {one.customer_id for one in wanted}
+        if any(name in named and offer.per_customer for name, offer in self._settings.offers.items()):
+            for customer, twin in self._connection.execute(_TWINS, {"ids": people}):
+                self._twins[customer].add(twin)
+        theirs = among(c.customer_id, people.union(*self._twins.values()))
         for condition in (theirs & among(c.offer, named), among(c.id, ids)):
             for row in self._connection.execute(select(coupons).where(condition).order_by(c.id)):
                 found.setdefault(row.id, _held(row))
@@ -223,7 +230,9 @@ class Desk:
                 return Denied(f"{offer.name}: they have {better.name}, which replaces it")
         if (limit := offer.per_customer) is not None:
             since = now - limit.per.clock
-            had = [h for h in own if h.issued_at is not None and h.issued_at > since and h is not before]
+            persons = [h for i in self._twins[one.customer_id] for h in self._own[i, offer.name]]
+            every = [*own, *persons]
+            had = [h for h in every if h.issued_at is not None and h.issued_at > since and h is not before]
             if len(had) >= limit.count:
                 return Denied(f"{offer.name}: {limit.count} per {limit.per}")
         return self._fresh(offer, zones)
@@ -353,6 +362,15 @@ class Desk:
             "expires_at": held.expires_at,
             "reason": "",
         }
+
+
+_mine, _other = table(Customer).alias("mine"), table(Customer).alias("other")
+_TWINS = union_all(
+    *(
+        select(_mine.c.id, _other.c.id).join(_other, shared).where(among(_mine.c.id, "ids"), _mine.c.id != _other.c.id)
+        for shared in (_mine.c[name] == _other.c[name] for name in ("email_id", "phone_id", "messenger_id"))
+    )
+)
 
 
 def _held(row: Any) -> Held:

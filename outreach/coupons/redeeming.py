@@ -6,9 +6,9 @@ in the order of their times, never from the order in which they were heard of. T
 order and once by an event that names this order, is one use.
 
     valid            by its owner (or anybody, where the offer's codes are shareable), in time, and not too often
-    wrong_customer   by somebody else
+    wrong_customer   by somebody else, who has none of the owner's addresses either
     expired          later than it was good
-    over_used        more often than the offer allows
+    over_used        more often than the offer allows; an order that was cancelled took nothing of that
     void             after it had been made void
     not_issued       nobody had been sent it
 """
@@ -20,9 +20,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from outreach import naming, store
@@ -235,12 +235,13 @@ def judge(connection: Connection, ids: Collection[int], now: datetime) -> None:
     r = redemptions.c
     for row in connection.execute(select(redemptions).where(among(r.coupon_id, ids)).order_by(r.at, r.key)):
         uses[row.coupon_id].append(row)
-    roots = _roots(connection, [*found.values(), *(row for rows in uses.values() for row in rows)])
+    every = [row for rows in uses.values() for row in rows]
+    people, cancelled = _people(connection, [*found.values(), *every]), _cancelled(connection, every)
     changed: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
     no_event: list[str] = []
     for i, coupon in found.items():
-        verdicts = _verdicts(coupon, uses[i], roots)
+        verdicts = _verdicts(coupon, uses[i], people, cancelled)
         valid = [row for row, verdict in zip(uses[i], verdicts, strict=True) if verdict is Verdict.VALID]
         changed += [
             {"of": row.id, "said": verdict}
@@ -249,7 +250,8 @@ def judge(connection: Connection, ids: Collection[int], now: datetime) -> None:
         ]
         events += [_event(coupon, row) for row in valid]
         no_event += [row.key for row in uses[i] if row not in valid]
-        _stand(connection, coupon, uses[i], valid, now)
+        stand = [row for row in valid if row.order_id not in cancelled] or valid[:1]
+        _stand(connection, coupon, uses[i], stand, now)
     if changed:
         connection.execute(_SAY, changed)
     _drop_events(connection, no_event)
@@ -259,36 +261,59 @@ def judge(connection: Connection, ids: Collection[int], now: datetime) -> None:
 _SAY = update(redemptions).where(redemptions.c.id == bindparam("of")).values(verdict=bindparam("said"))
 
 
-def _roots(connection: Connection, rows: Iterable[Any]) -> dict[int, int]:
-    """The customer that each one is now: two that were merged are one person."""
+def _people(connection: Connection, rows: Iterable[Any]) -> dict[int, Person]:
     ids = {row.customer_id for row in rows if row.customer_id is not None}
     c = _customers.c
-    query = select(c.id, c.merged_into).where(among(c.id, ids), c.merged_into.is_not(None))
-    merged = {row.id: row.merged_into for row in connection.execute(query)}
-    return {i: merged.get(i, i) for i in ids}
+    query = select(c.id, c.merged_into, c.email_id, c.phone_id, c.messenger_id).where(among(c.id, ids))
+    found = {i: Person(i, frozenset()) for i in ids}
+    for i, root, *contacts in connection.execute(query):
+        found[i] = Person(root or i, frozenset(contacts) - {None})
+    return found
 
 
-def _verdicts(coupon: Any, uses: Sequence[Any], roots: Mapping[int, int]) -> list[Verdict]:
+class Person(NamedTuple):
+    """Whose a record is: of records that were merged, or have an address in common, one person's."""
+
+    root: int
+    contacts: frozenset[int | None]
+
+    def is_also(self, other: Person) -> bool:
+        return self.root == other.root or not self.contacts.isdisjoint(other.contacts)
+
+
+def _cancelled(connection: Connection, uses: Iterable[Any]) -> set[int]:
+    """The orders that were cancelled; one that a coupon brought to nothing, and does not count either, is none."""
+    o = _orders.c
+    gone = or_(o.cancelled_at.is_not(None), and_(~o.counted, o.total > 0))
+    ids = {use.order_id for use in uses if use.order_id is not None}
+    return set(connection.execute(select(o.id).where(among(o.id, ids), gone)).scalars()) if ids else set()
+
+
+def _verdicts(
+    coupon: Any, uses: Sequence[Any], people: Mapping[int, Person], cancelled: Collection[int]
+) -> list[Verdict]:
     """In the order of the uses' times."""
     found: list[Verdict] = []
+    taken = 0
     for use in uses:
         if coupon.customer_id is None:
             found.append(Verdict.NOT_ISSUED)
-        elif not coupon.shareable and use.customer_id is not None and not _same(coupon, use, roots):
+        elif not coupon.shareable and use.customer_id is not None and not _is_theirs(coupon, use, people):
             found.append(Verdict.WRONG_CUSTOMER)
         elif coupon.voided_at is not None and use.at >= coupon.voided_at:
             found.append(Verdict.VOID)
         elif coupon.expires_at is not None and use.at > coupon.expires_at:
             found.append(Verdict.EXPIRED)
-        elif coupon.uses and found.count(Verdict.VALID) >= coupon.uses:
+        elif coupon.uses and taken >= coupon.uses:
             found.append(Verdict.OVER_USED)
         else:
             found.append(Verdict.VALID)
+            taken += use.order_id not in cancelled
     return found
 
 
-def _same(coupon: Any, use: Any, roots: Mapping[int, int]) -> bool:
-    return roots[coupon.customer_id] == roots[use.customer_id]
+def _is_theirs(coupon: Any, use: Any, people: Mapping[int, Person]) -> bool:
+    return people[coupon.customer_id].is_also(people[use.customer_id])
 
 
 def _stand(connection: Connection, coupon: Any, uses: Sequence[Any], valid: Sequence[Any], now: datetime) -> None:

@@ -119,7 +119,7 @@ def _mark(connection: Connection, db: Database, whose: Whose) -> str:
     name = whose.name
     for customer in whose.customers:
         known = connection.execute(select(_customers.c.external_id).where(_customers.c.id == customer)).scalar_one()
-        kept = f"erased:{store.keyed_hash(db.secret, 'erased', known)[:16]}" if _tells(known, whose) else known
+        kept = store.erased_name(db.secret, known) if _tells(known, whose) else known
         name = kept if customer == whose.customers[0] else name
         values = {"external_id": kept, "merged_into": whose.customers[0]}
         connection.execute(update(_customers).where(_customers.c.id == customer).values(**values))

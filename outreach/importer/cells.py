@@ -146,12 +146,16 @@ def read_date(text: str) -> str:
         raise ValueError("is a date that does not exist") from None
 
 
-def is_date(text: object) -> bool:
-    """Whether it is exactly one ISO date."""
+def date_of(text: object) -> str | None:
+    """The date that an ISO date or timestamp is written with; None for anything else: 03/04/2026 is not guessed."""
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
     try:
-        return isinstance(text, str) and bool(read_date(text))
+        datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00'}{(match[3] or '').upper()}")
     except ValueError:
-        return False
+        return None
+    return match[1]
 
 
 def birthdays(now: datetime) -> Callable[[str], str | None]:

@@ -39,6 +39,7 @@ Columns = Mapping[str, Sequence[Any]]  # by those fields of Parsed that the file
 Line = tuple[str | None, str | None, str | None, str | None, int | None]  # the columns of LINE
 Refusals = dict[int, list[Refusal]]
 _NO_LINE: Line = (None, None, None, None, None)
+_NONE: frozenset[str] = frozenset()
 
 
 class Parsed(NamedTuple):
@@ -59,6 +60,7 @@ class Parsed(NamedTuple):
     refunded_at: int | None = None
     coupon_code: str | None = None
     lines: tuple[Line, ...] = ()
+    refused: frozenset[str] = frozenset()  # the columns of which a cell was refused: what is stored stays
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,10 @@ def parsed(reading: Reading, batch: Batch, refused: list[Refusal]) -> Columns:
 
 def _groups(batch_rows: Sequence[Sequence[str]], at: int) -> list[int] | None:
     """Where each order's rows end; None where every row is an order of its own."""
-    keys = [row[at] for row in batch_rows]
+    keys = [row[at].strip() for row in batch_rows]
     if len(set(keys)) == len(keys):
         return None
-    return [
-        n + 1
-        for n, name in enumerate(keys)
-        if n + 1 == len(keys) or not name.strip() or keys[n + 1].strip() != name.strip()
-    ]
+    return [n + 1 for n, name in enumerate(keys) if n + 1 == len(keys) or not name or keys[n + 1] != name]
 
 
 def _merged(batch_rows: Sequence[Sequence[str]], ends: list[int]) -> list[Sequence[str]]:
@@ -171,7 +169,10 @@ def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Re
     if None in orders["placed_at"]:
         _need_placed(cells["placed_at"], lines, refusals)
     bought = _lines(reading, batch, cells, ends, orders["currency"], refusals)
-    orders["total"] = _totals(_amounts(reading, "total", cells, orders["currency"], lines, refusals), bought)
+    amounts = _amounts(reading, "total", cells, orders["currency"], lines, refusals)
+    if "unit_price" in reading.present:
+        _need_whole_lines(amounts, lines, refusals)
+    orders["total"] = _totals(amounts, bought)
     orders["counted"] = list(
         map(counts, orders["total"], orders.get("cancelled_at", nothing), orders.get("status", nothing))
     )
@@ -179,6 +180,9 @@ def _orders(reading: Reading, batch: Batch, ends: list[int] | None, refusals: Re
     if not reading.present.isdisjoint(LINE):
         orders["lines"] = bought
     orders["row_hash"] = _hashes(reading, batch, ends, refusals)
+    orders["refused"] = [
+        frozenset(refusal.column for refusal in refusals[n]) if n in refusals else _NONE for n in range(len(heads))
+    ]
     return orders
 
 
@@ -193,6 +197,15 @@ def _need_one_customer(batch: Batch, ends: list[int], at: int, refusals: Refusal
                 why = "is not the customer of the order's rows before: an order has one"
                 refusals.setdefault(n, []).append(Refusal(batch.lines[other[0]], "customer_id", other[1], why))
         start = end
+
+
+def _need_whole_lines(amounts: Sequence[int | None], lines: Sequence[int], refusals: Refusals) -> None:
+    """An order without a total costs what its lines do: one that cannot be read makes the whole unknown."""
+    for n, found in refusals.items():
+        refused = {refusal.column for refusal in found}
+        if amounts[n] is None and "total" not in refused and not refused.isdisjoint({"quantity", "unit_price"}):
+            why = "cannot be added up from the order's lines: a unit_price or a quantity of theirs was refused"
+            found.append(Refusal(lines[n], "total", "", why))
 
 
 def _totals(amounts: Sequence[int | None], lines: Sequence[tuple[Line, ...]]) -> Sequence[Any]:

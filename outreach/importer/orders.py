@@ -59,10 +59,12 @@ from outreach.store import BATCH, in_chunks
 
 WINDOW = 50_000  # orders read before they are written in the order of their customers
 ORDERS = 2 * BATCH  # in one transaction: the 2,000 that DESIGN 3 allows, under 0.1 s
-_STORED = Parsed._fields[:-1]
+_STORED = Parsed._fields[:-2]  # lines are a table of their own, and what was refused is nowhere
 _COLUMNS = ("id", "customer_id", *_STORED)
 _LINE = ("order_id", "number", *LINE)
+_SINGLE = frozenset({"status", "coupon_code", *(f"{name}_at" for name in TIMES)})
 _UPDATE = f"UPDATE orders SET {', '.join(f'{name} = ?' for name in _COLUMNS[1:])} WHERE id = ?"
+_Lines = dict[int, list[Line]]  # by order
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,26 @@ def take(run: Run, table: Table) -> None:
             if run.progress:
                 run.progress("orders", done, batch.bytes_done, table.bytes_total)
         _write_window(writing, window, refusals)
+    _warn_of_no_amounts(reading)
+
+
+def _warn_of_no_amounts(reading: Reading) -> None:
+    """New orders without an amount count nowhere (DESIGN 7): that a whole file has none must not pass in silence."""
+    created = reading.run.counts.orders.created
+    if created and reading.present.isdisjoint({"total", "unit_price"}):
+        why = (
+            f"the file has neither this column nor unit_price: its {created} new orders are worth nothing"
+            " and count nowhere until a file says what they cost"
+        )
+        _write_refusals(reading, [Refusal(1, "total", "", why)])
+
+
+def _write_refusals(reading: Reading, refusals: Sequence[Refusal]) -> None:
+    run, file = reading.run, reading.table.file
+    for some in in_chunks(refusals):
+        with transaction(run) as connection:
+            write_rejects(connection, run, file, some)
+        list_rejects(run, file, some)
 
 
 @contextmanager
@@ -111,11 +133,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _write_window(writing: _Writing, window: dict[str, list[Any]], refusals: list[Refusal]) -> None:
-    run, table = writing.reading.run, writing.reading.table
-    for some in in_chunks(refusals):
-        with transaction(run) as connection:
-            write_rejects(connection, run, table.file, some)
-        list_rejects(run, table.file, some)
+    run = writing.reading.run
+    _write_refusals(writing.reading, refusals)
     names = window.pop("customer", [])
     customers = list(map(customer_ids(run, names).__getitem__, names))
     for places in in_chunks(sorted(range(len(customers)), key=customers.__getitem__), ORDERS):
@@ -253,10 +272,14 @@ def _update(
     stored = {row[0]: (row[1], _stored(row[2:])) for row in rows(connection, query, numbers)}
     after = [_overlaid(reading, order, stored[number][1]) for number, order in zip(numbers, orders, strict=True)]
     values = [
-        (customer, *order[:-1], number) for number, order, customer in zip(numbers, after, customers, strict=True)
+        (customer, *order[: len(_STORED)], number)
+        for number, order, customer in zip(numbers, after, customers, strict=True)
     ]
     many(connection, _UPDATE, values)
+    lines: _Lines = {}
     if not reading.present.isdisjoint(LINE):
+        lines = _stored_lines(connection, numbers)
+        after = [_with_kept_cells(order, lines[number]) for number, order in zip(numbers, after, strict=True)]
         rows(connection, "DELETE FROM order_lines WHERE order_id = ANY(?)", numbers)
         _insert_lines(connection, reading, numbers, [order.lines for order in after])
     bought = [
@@ -269,8 +292,35 @@ def _update(
     )
     for number, order, customer in zip(numbers, after, customers, strict=True):
         old_customer, before = stored[number]
-        changes += _changes(number, before, order, old_customer, customer, start)
+        again = number in lines and _bought(lines[number]) != _bought(order.lines)
+        changes += _changes(number, before, order, old_customer, customer, start, again)
     return changes
+
+
+def _bought(lines: Sequence[Line]) -> list[tuple[str | None, ...]]:
+    """What triggers filter lines on: their sku, product and category."""
+    return [line[:3] for line in lines]
+
+
+def _stored_lines(connection: Connection, numbers: Sequence[int]) -> _Lines:
+    query = f"SELECT {', '.join(_LINE)} FROM order_lines WHERE order_id = ANY(?) ORDER BY order_id, number"
+    found: _Lines = {number: [] for number in numbers}
+    for number, _, *line in rows(connection, query, list(numbers)):
+        found[number].append((line[0], line[1], line[2], line[3], line[4]))
+    return found
+
+
+def _with_kept_cells(order: Parsed, before: Sequence[Line]) -> Parsed:
+    """The order, a refused cell of a line as it is stored for the same product in the same place."""
+    if order.refused.isdisjoint(LINE):
+        return order
+    lines = list(order.lines)
+    for n, (line, old) in enumerate(zip(lines, before, strict=False)):
+        if line[:3] == old[:3]:
+            pieces = old[3] if line[3] is None and "quantity" in order.refused else line[3]
+            price = old[4] if line[4] is None and "unit_price" in order.refused else line[4]
+            lines[n] = (*line[:3], pieces, price)
+    return order._replace(lines=tuple(lines))
 
 
 def _stored(row: Sequence[Any]) -> Parsed:
@@ -282,7 +332,7 @@ def _stored(row: Sequence[Any]) -> Parsed:
 def _overlaid(reading: Reading, order: Parsed, before: Parsed) -> Parsed:
     run, present = reading.run, reading.present
     kept = without_estimates(run, before)
-    absent = [name for name in ("status", "coupon_code", *(f"{name}_at" for name in TIMES)) if name not in present]
+    absent = _SINGLE - present | _SINGLE & order.refused
     values: dict[str, Any] = {name: getattr(kept, name) for name in absent}
     if present.isdisjoint({"total", "unit_price"}):
         values["total"] = before.total
@@ -292,13 +342,21 @@ def _overlaid(reading: Reading, order: Parsed, before: Parsed) -> Parsed:
     return merged._replace(counted=counts(merged.total, merged.cancelled_at, merged.status))
 
 
-def _changes(number: int, before: Parsed, after: Parsed, old_customer: int, customer: int, start: int) -> list[Change]:
-    """What changed of an order's times; for another customer, all of them are cleared and set again."""
+def _changes(
+    number: int, before: Parsed, after: Parsed, old_customer: int, customer: int, start: int, again: bool
+) -> list[Change]:
+    """
+    What changed of an order's times; for another customer, all of them are cleared and set again.
+
+    `again`: what campaigns filter on has changed, so the times that stay are named again: one may start a campaign now.
+    """
     found: list[Change] = []
     for name in TIMES:
         old, new, kind = getattr(before, f"{name}_at"), getattr(after, f"{name}_at"), f"order.{name}"
         if customer != old_customer:
             found += changed_times(kind, number, old_customer, old, None, start)
+            old = None
+        if again and old == new:
             old = None
         found += changed_times(kind, number, customer, old, new, start)
     return found

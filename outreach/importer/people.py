@@ -21,7 +21,7 @@ from outreach.importer.cells import (
     answer,
     attributes,
     birthdays,
-    is_date,
+    date_of,
     key,
     locale,
     read_cell,
@@ -86,7 +86,7 @@ _CUSTOMERS_MET = 500_000  # ids remembered during one import
 
 @dataclass(frozen=True)
 class Person:
-    """One customer as the file has it; `values` holds only columns that the file has."""
+    """One customer as the file has it; `values` and `addresses` hold only columns that it has, and cells that were read."""
 
     external_id: str
     row_hash: bytes
@@ -115,20 +115,33 @@ def customer_ids(run: Run, names: Iterable[str]) -> Mapping[str, int]:
     missing = sorted(set(names).difference(run.customers))
     for chunk in in_chunks(missing):
         with store.read(run.db) as connection:
-            run.customers.update(_ids(connection, chunk))
+            run.customers.update(_ids(connection, run, chunk))
         if unknown := [name for name in chunk if name not in run.customers]:
             with transaction(run) as connection:
-                run.customers.update(_created(connection, unknown))
+                run.customers.update(_created(connection, run, unknown))
     return run.customers
 
 
-def _ids(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+def _ids(connection: Connection, run: Run, names: Sequence[str]) -> dict[str, int]:
     wanted = "SELECT external_id, coalesce(merged_into, id) FROM customers WHERE external_id = ANY(?)"
-    return {row[0]: row[1] for row in rows(connection, wanted, list(names))}
+    found = {row[0]: row[1] for row in rows(connection, wanted, list(names))}
+    return found | _erased(connection, run, [name for name in names if name not in found])
 
 
-def _created(connection: Connection, names: Sequence[str]) -> dict[str, int]:
-    found = _ids(connection, names)
+def _erased(connection: Connection, run: Run, names: Sequence[str]) -> dict[str, int]:
+    """Our ids of customers who were erased, and whose id told who they were."""
+    gone = {store.erased_name(run.db.secret, name): name for name in names if _may_tell(name)}
+    wanted = "SELECT external_id, id FROM customers WHERE external_id = ANY(?)"
+    return {gone[row[0]]: row[1] for row in rows(connection, wanted, list(gone))} if gone else {}
+
+
+def _may_tell(name: str) -> bool:
+    """Whether the id is, or ends in, an address: `customers.erase` replaces no other."""
+    return "@" in name or sum(letter.isdigit() for letter in name) >= 8
+
+
+def _created(connection: Connection, run: Run, names: Sequence[str]) -> dict[str, int]:
+    found = _ids(connection, run, names)
     new = [name for name in names if name not in found]
     ids = new_ids(connection, "customers", len(new))
     statement = insert_into("customers", ("id", "external_id", "zones", "tags", "attributes", "row_hash"))
@@ -183,7 +196,7 @@ def _people(
         if name in cells
     }
     ids = read_column(cells["customer_id"], key, "customer_id", batch.lines, refusals)
-    phones = _phones(run, cells, read, batch.lines, refusals)
+    phones = _phones(run, cells, read, ids, batch.lines, refusals)
     people = [
         _person(
             start, table, batch.rows[n], {name: values[n] for name, values in read.items()}, ids[n], phones, n, refusals
@@ -199,18 +212,32 @@ def _people(
 
 
 def _phones(
-    run: Run, cells: Mapping[str, Sequence[str]], read: Mapping[str, Sequence[Any]], lines: Sequence[int], refusals: Any
+    run: Run,
+    cells: Mapping[str, Sequence[str]],
+    read: Mapping[str, Sequence[Any]],
+    ids: Sequence[str | None],
+    lines: Sequence[int],
+    refusals: dict[int, list[Refusal]],
 ) -> list[str | None] | None:
-    """Each row's number, read as one of its own country's, else of the business's."""
+    """Each row's number, read as one of its own country's, else of the one that is stored, else of the business's."""
     if "phone" not in cells:
         return None
-    countries = read.get("country") or [None] * len(lines)
+    countries = read.get("country") or _stored_countries(run, ids)
     own = run.settings.business.country
     numbers = []
     for n, (cell, country) in enumerate(zip(cells["phone"], countries, strict=True)):
         reader = partial(_phone, country or own)
         numbers.append(read_cell(cell, reader, "phone", lines[n], refusals, n))
     return numbers
+
+
+def _stored_countries(run: Run, ids: Sequence[str | None]) -> list[str | None]:
+    wanted = "SELECT external_id, country FROM customers WHERE external_id = ANY(?) AND country IS NOT NULL"
+    known: dict[str, str] = {}
+    with store.read(run.db) as connection:
+        for some in in_chunks([name for name in ids if name is not None]):
+            known.update((row[0], row[1]) for row in rows(connection, wanted, list(some)))
+    return [None if name is None else known.get(name) for name in ids]
 
 
 def _phone(country: str | None, text: str) -> str | None:
@@ -227,12 +254,16 @@ def _person(
     n: int,
     refusals: Mapping[int, list[Refusal]],
 ) -> Person:
+    unread = {refusal.column for refusal in refusals.get(n, ())}  # what is stored stays
+    read = {name: value for name, value in read.items() if name not in unread}
     addresses = {"email": read["email"]} if "email" in read else {}
     if "messenger_id" in read:
         addresses["messenger"] = read["messenger_id"]
-    if phones is not None:
+    if phones is not None and "phone" not in unread:
         addresses["phone"] = phones[n]
     answers = {channel: read.get(f"{channel}_consent") for channel in CONTACT_KIND}
+    if "consent_at" in unread:  # nobody knows whether they said no since
+        answers = {channel: said for channel, said in answers.items() if not said}
     return Person(
         external_id,
         row_hash(start, row, refusals.get(n, ())),
@@ -286,10 +317,11 @@ def _write(run: Run, table: Table, people: Sequence[Person], refusals: Sequence[
     with transaction(run) as connection:
         start = since(connection, run)
         stored = _stored(connection, [person.external_id for person in people])
+        gone = _erased(connection, run, [one.external_id for one in people if one.external_id not in stored])
         work = [
             person
             for person in people
-            if person.external_id not in stored or stored[person.external_id]["row_hash"] != person.row_hash
+            if person.external_id not in gone and _is_news(person, stored.get(person.external_id))
         ]
         new = [person for person in work if person.external_id not in stored]
         contacts = _contacts(connection, run, work)
@@ -299,7 +331,7 @@ def _write(run: Run, table: Table, people: Sequence[Person], refusals: Sequence[
         }
         _tag(connection, work, records)
         _save(connection, records, ids)
-        _consents(connection, run, work, records)
+        _consents(connection, run, work, records, stored)
         changes = _date(connection, run, records)
         for name, record in records.items():
             old = stored[name]["created_at"] if name in stored else None
@@ -308,6 +340,14 @@ def _write(run: Run, table: Table, people: Sequence[Person], refusals: Sequence[
         write_rejects(connection, run, table.file, refusals)
     list_rejects(run, table.file, refusals)
     _count(run, people, work, new)
+
+
+def _is_news(person: Person, stored: Mapping[str, Any] | None) -> bool:
+    """Whether the row says anything new of somebody who was not erased."""
+    if stored is None:
+        return True
+    is_erased = stored["merged_into"] == stored["id"]
+    return not is_erased and bool(stored["row_hash"] != person.row_hash)
 
 
 def _count(run: Run, people: Sequence[Person], work: Sequence[Person], new: Sequence[Person]) -> None:
@@ -328,12 +368,12 @@ def _stored(connection: Connection, names: list[str]) -> dict[str, dict[str, Any
     columns = ", ".join(f"c.{name}" for name in _COLUMNS)
     found = rows(
         connection,
-        f"SELECT {columns}, e.address, p.address, m.address FROM customers c LEFT JOIN contacts e ON e.id = c.email_id"
+        f"SELECT {columns}, e.address, p.address, m.address, c.merged_into FROM customers c LEFT JOIN contacts e ON e.id = c.email_id"
         " LEFT JOIN contacts p ON p.id = c.phone_id LEFT JOIN contacts m ON m.id = c.messenger_id"
         " WHERE c.external_id = ANY(?)",
         names,
     )
-    stored = [dict(zip((*_COLUMNS, *KINDS), row, strict=True)) for row in found]
+    stored = [dict(zip((*_COLUMNS, *KINDS, "merged_into"), row, strict=True)) for row in found]
     for row in stored:
         row.update(
             tags=from_json(row["tags"]), attributes=from_json(row["attributes"]), row_hash=bytes(row["row_hash"])
@@ -421,10 +461,10 @@ def _tag(connection: Connection, people: Sequence[Person], records: Mapping[str,
 def _date(connection: Connection, run: Run, records: Mapping[str, dict[str, Any]]) -> list[Change]:
     """Keep the customers' dates beside them; a customer whose dates changed is fresh, as of now."""
     wanted = {
-        (record["id"], name): value
+        (record["id"], name): day
         for record in records.values()
         for name, value in {**record["attributes"], "birthday": record["birthday"]}.items()
-        if is_date(value)
+        if (day := date_of(value))
     }
     query = "SELECT customer_id, name, on_date FROM customer_dates WHERE customer_id = ANY(?)"
     ids = [record["id"] for record in records.values()]
@@ -442,13 +482,21 @@ def _month_day(day: str) -> int:
 
 
 def _consents(
-    connection: Connection, run: Run, people: Sequence[Person], records: Mapping[str, dict[str, Any]]
+    connection: Connection,
+    run: Run,
+    people: Sequence[Person],
+    records: Mapping[str, dict[str, Any]],
+    stored: Mapping[str, Mapping[str, Any]],
 ) -> None:
     said = []
+    moved: list[consents.Moved] = []
     for person in people:
         record = records[person.external_id]
+        if before := stored.get(person.external_id):
+            places = [(before[f"{kind}_id"], record[f"{kind}_id"]) for kind in KINDS]
+            moved += [consents.Moved(*place) for place in places if None not in place and place[0] != place[1]]
         for channel, granted in person.answers.items():
             if contact := record[f"{CONTACT_KIND[channel]}_id"]:
                 first = record["created_at"] if record["created_at"] is not None else run.micros
                 said.append(consents.Said(contact, channel, granted, person.consent_at, first, person.consent_source))
-    consents.record(connection, run, said)
+    consents.record(connection, run, said, moved)

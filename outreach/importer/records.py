@@ -1,14 +1,14 @@
 """
 Cases, and the shop's own events: rows that hang on a customer and have times of their own.
 
-A column that the file lacks leaves what is stored; an empty cell clears it. Of several rows with
-one id the last that can be used wins.
+A column that the file lacks, and a cell that is refused, leave what is stored; an empty cell clears
+it. Of several rows with one id the last that can be used wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -51,6 +51,7 @@ class _Kind:
     table: str
     columns: tuple[str, ...]
     times: Callable[[Mapping[str, Any]], Mapping[str, int | None]]
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by kind of time: what its trigger filters on
     derived: tuple[str, ...] = ()  # further columns, which `derive` fills in from the row and the one stored before
     derive: Callable[[Run, Mapping[str, Any], Mapping[str, Any] | None], Mapping[str, Any]] = lambda *_: {}
 
@@ -68,7 +69,7 @@ class _Record:
     external_id: str
     row_hash: bytes
     customer: str
-    values: Mapping[str, Any]  # only columns that the file has
+    values: Mapping[str, Any]  # only columns that the file has, and whose cell was not refused
     attributes: Mapping[str, str]
     replaced: int  # earlier rows of the same id, which this one replaces
 
@@ -77,6 +78,7 @@ _CASES = _Kind(
     "cases",
     ("order_id", "kind", "category", "sku", "opened_at", "answered_at", "closed_at", "outcome", "note"),
     lambda row: {"case.opened": row["opened_at"], "case.closed": row["closed_at"]},
+    {"case.opened": ("kind", "category"), "case.closed": ("kind", "category", "outcome")},
     ("due_at",),
     _due,
 )
@@ -174,11 +176,12 @@ def _records(
         if any(refusal.column in needed for refusal in found):
             counts.rejected += 1
             continue
+        unread = {refusal.column for refusal in found}
         record = _Record(
             ids[n],
             row_hash(start, row, found),
             customers[n],
-            {name: values[n] for name, values in read.items()},
+            {name: values[n] for name, values in read.items() if name not in unread},
             attributes({name: cells[name][n] for name in others}),
             last[ids[n]].replaced + 1 if ids[n] in last else 0,
         )
@@ -257,7 +260,11 @@ def _overlaid(
 
 
 def _changes(kind: _Kind, before: Mapping[str, Any] | None, after: Mapping[str, Any], start: int) -> list[Change]:
-    """What changed of a record's times; for another customer, all of them are cleared and set again."""
+    """
+    What changed of a record's times; for another customer, all of them are cleared and set again.
+
+    Where what its trigger filters on has changed, a time that stays is named again: it may start a campaign now.
+    """
     old = kind.times(before) if before else {}
     new = kind.times(after)
     found: list[Change] = []
@@ -265,6 +272,9 @@ def _changes(kind: _Kind, before: Mapping[str, Any] | None, after: Mapping[str, 
         was = old.get(name)
         if before and before["customer_id"] != after["customer_id"]:
             found += changed_times(name, after["id"], before["customer_id"], was, None, start)
+            was = None
+        again = before and any(before[column] != after[column] for column in kind.filters.get(name, ()))
+        if again and was == new.get(name):
             was = None
         found += changed_times(name, after["id"], after["customer_id"], was, new.get(name), start)
     return found

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, union_all, update
+from sqlalchemy import Connection, Select, bindparam, func, select, update
 
 from outreach import arms, facts, gates, occasions, releases, store, timing
 from outreach.campaigns import Campaign
@@ -181,7 +181,7 @@ def _judge(connection: Connection, tick: Tick, campaign: Campaign, found: Sequen
     known = facts.fetch(connection, tick.settings, items, tick.now, judging=True)
     rules = facts.rules(items[0])  # judged without its times, so one serves all
     earlier = _earlier_times(connection, tick, campaign, found)
-    drawn, by_contact = _arms_drawn(connection, experiment, found), dict[int, str]()
+    drawn, by_contact = _arms_drawn(connection, experiment, found, known), dict[int, str]()
     for o, fact in zip(found, known, strict=True):
         arm, reason = None, gates.judge(fact, rules, tick.settings, tick.db.secret)
         if reason is None and campaign.at_most and not _at_most_allows(campaign.at_most, earlier, o):
@@ -209,13 +209,6 @@ def _arm(
     return arm
 
 
-_mine, _other = _customers.alias("mine"), _customers.alias("other")
-_TWINS = union_all(
-    *(
-        select(_mine.c.id, _other.c.id).join(_other, shared).where(among(_mine.c.id, "ids"), _mine.c.id != _other.c.id)
-        for shared in (_mine.c[name] == _other.c[name] for name in ("email_id", "phone_id", "messenger_id"))
-    )
-)
 _ARMS = (
     select(_enrolments.c.customer_id, _enrolments.c.arm)
     .where(
@@ -227,19 +220,41 @@ _ARMS = (
 )
 
 
-def _arms_drawn(connection: Connection, experiment: str, found: Sequence[Occasion]) -> dict[int, str]:
+def _arms_of(kind: str) -> Select[Any]:
+    """By address, the arm of the first enrolment of anybody who has it: a row an address, however many share it."""
+    address = _customers.c[f"{kind}_id"]
+    first = (
+        select(address.label("contact"), func.min(_enrolments.c.id).label("enrolment"))
+        .join(_enrolments, _enrolments.c.customer_id == _customers.c.id)
+        .where(
+            among(address, "ids"),
+            _enrolments.c.experiment == bindparam("experiment"),
+            _enrolments.c.arm.is_not(None),
+        )
+        .group_by(address)
+        .subquery()
+    )
+    return select(first.c.contact, _enrolments.c.arm).join(_enrolments, _enrolments.c.id == first.c.enrolment)
+
+
+_ARMS_OF = {kind: _arms_of(kind) for kind in ("email", "phone", "messenger")}
+
+
+def _arms_drawn(
+    connection: Connection, experiment: str, found: Sequence[Occasion], known: Sequence[gates.Facts]
+) -> dict[int, str]:
     """By customer, the arm that they, or another record with one of their addresses, already have in the experiment."""
-    ids = {o.customer_id for o in found}
-    twins = connection.execute(_TWINS, {"ids": ids}).all()
-    everybody = ids | {twin for _, twin in twins}
     drawn: dict[int, str] = {}
-    for customer, arm in connection.execute(_ARMS, {"experiment": experiment, "ids": everybody}):
-        drawn.setdefault(customer, arm)
-    theirs: dict[int, str] = {}
-    for customer, twin in twins:
-        if twin in drawn:
-            theirs.setdefault(customer, drawn[twin])
-    return theirs | drawn
+    for kind, query in _ARMS_OF.items():
+        addresses = {o.customer_id: getattr(fact, f"{kind}_id") for o, fact in zip(found, known, strict=True)}
+        ids = set(addresses.values()) - {None}
+        rows = connection.execute(query, {"experiment": experiment, "ids": ids}).all() if ids else []
+        arm_of: dict[int | None, str] = {row.contact: row.arm for row in rows}
+        drawn = {customer: arm_of[i] for customer, i in addresses.items() if i in arm_of} | drawn
+    own: dict[int, str] = {}
+    for customer, arm in connection.execute(_ARMS, {"experiment": experiment, "ids": {o.customer_id for o in found}}):
+        own.setdefault(customer, arm)
+    return drawn | own
 
 
 _EARLIER = select(_enrolments.c.customer_id, _enrolments.c.occasion_at).where(

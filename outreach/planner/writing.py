@@ -113,7 +113,12 @@ class Writer:
     def due(
         self, connection: Connection, waiting: Sequence[Waiting]
     ) -> tuple[list[DueStep], dict[int, datetime | None]]:
-        """Which steps of these enrolments are due; by enrolment, when the next one will be."""
+        """
+        Which steps of these enrolments are due; by enrolment, when the next one will be.
+
+        A step whose time has moved to before this look, since somebody's zone is known or its hour was edited, is due
+        while it has not expired; unless it has a `where`, which it may have failed when its time was.
+        """
         now, zone = self.tick.now, self.tick.settings.business.timezone
         states = {step: times for step, *times in connection.execute(_STEP_STATES, {"of": self.campaign.name})}
         steps = [(step, *states[step.id]) for step in self.campaign.steps]
@@ -124,8 +129,10 @@ class Writer:
             for at, (step, first_published_at, cancelled_at) in zip(one.dues, steps, strict=True):
                 if at > now:
                     later = at if later is None else min(later, at)
-                elif at >= one.wake_at and at >= first_published_at:
-                    due.append(DueStep(one, step, at, timing.add(at, step.expires, zone), cancelled_at))
+                elif at >= first_published_at:
+                    ends = timing.add(at, step.expires, zone)
+                    if at >= one.wake_at or (ends > now and not step.where):
+                        due.append(DueStep(one, step, at, ends, cancelled_at))
             wake[one.id] = later
         return due, wake
 

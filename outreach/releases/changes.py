@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from outreach import conditions, store
-from outreach.campaigns import Campaign
+from outreach.campaigns import Campaign, Trigger
 from outreach.models import (
+    CampaignState,
     Customer,
     CustomerStats,
     Message,
@@ -32,6 +33,7 @@ from outreach.store import Database
 _customers = table(Customer)
 _stats = table(CustomerStats)
 _messages = table(Message)
+_states = table(CampaignState)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Changes:
     new_steps: tuple[str, ...] = ()
     gone_steps: tuple[tuple[str, int], ...] = ()
     switched_on: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()  # that ran before: they are back, or listen to something else
     switched_off: tuple[tuple[str, int], ...] = ()  # name, planned messages that would be withdrawn
     changed: tuple[str, ...] = ()  # campaigns whose rules differ, but for their steps'
     changed_steps: tuple[str, ...] = ()  # campaign/step
@@ -65,6 +68,7 @@ class Changes:
         out += [f"new step {name}" for name in self.new_steps]
         out += [f"step {name} vanishes: {n:,} planned messages end as withdrawn" for name, n in self.gone_steps]
         out += [f"campaign {name} is switched on" for name in self.switched_on]
+        out += [f"campaign {name} begins anew: only later occasions" for name in self.anew]
         out += [
             f"campaign {name} is switched off: {n:,} planned messages end as withdrawn" for name, n in self.switched_off
         ]
@@ -83,6 +87,7 @@ class Changes:
             "new_steps": list(self.new_steps),
             "gone_steps": dict(self.gone_steps),
             "switched_on": list(self.switched_on),
+            "anew": list(self.anew),
             "switched_off": dict(self.switched_off),
             "changed": list(self.changed),
             "changed_steps": list(self.changed_steps),
@@ -103,13 +108,23 @@ def diff(db: Database, settings: Settings, files: Mapping[str, str], now: dateti
         used = with_catalogue(settings, json.loads(files[CATALOGUE]))
         fresh = [name for name, campaign in new.items() if name not in old and campaign.was not in old]
         switched_on = [name for name, one in new.items() if one.active and name in old and not old[name].active]
+        known = set(connection.execute(select(_states.c.name)).scalars())
+        back = [name for name in fresh if new[name].active and {name, new[name].was} & known]
+        goes_on = [
+            (campaign, former)
+            for campaign in new.values()
+            if campaign.active and (former := former_of(old, campaign)) is not None and former.active
+        ]
+        turned = [one.name for one, former in goes_on if not listens_alike(one.trigger, former.trigger)]
+        looks_back = [one.name for one, former in goes_on if one.backfill and not former.backfill]
         return Changes(
-            new_campaigns=tuple(fresh),
+            new_campaigns=tuple(name for name in fresh if name not in back),
             off=tuple(name for name in fresh if not new[name].active),
             gone_campaigns=tuple((name, _planned(connection, name)) for name in gone),
             new_steps=tuple(_new_steps(old, new)),
             gone_steps=tuple((f"{c}/{s}", _planned(connection, c, s)) for c, s in _gone_steps(old, new)),
             switched_on=tuple(switched_on),
+            anew=(*back, *turned),
             switched_off=tuple(
                 (name, _planned(connection, name))
                 for name, one in new.items()
@@ -123,11 +138,30 @@ def diff(db: Database, settings: Settings, files: Mapping[str, str], now: dateti
             example=_example(before, files, changed_files),
             confirmed=tuple(
                 (name, confirmed(connection, new[name], used, now) or 0)
-                for name in (*fresh, *switched_on)
+                for name in dict.fromkeys((*fresh, *switched_on, *turned, *looks_back))
                 if new[name].active and counts_ahead(new[name])
             ),
             files=changed_files,
         )
+
+
+def former_of(old: Mapping[str, Campaign], campaign: Campaign) -> Campaign | None:
+    """What the campaign was in the release before, under whatever name."""
+    return old.get(campaign.name) or old.get(campaign.was or "")
+
+
+def listens_alike(one: Trigger, other: Trigger) -> bool:
+    """
+    Whether both fire at the same things, whatever they pick out of them.
+
+    How far a campaign has come is told for what it listens to: of anything else it would take up all that lies
+    behind. Patterns pick from what it has heard, and a changed wait moves nobody by more than the last tick.
+    """
+    return _heard(one) == _heard(other)
+
+
+def _heard(trigger: Trigger) -> tuple[Any, ...]:
+    return trigger.event, trigger.attribute, trigger.on_date, trigger.at, trigger.schedule
 
 
 def _new_steps(old: Mapping[str, Campaign], new: Mapping[str, Campaign]) -> list[str]:

@@ -19,6 +19,7 @@ from outreach import replies_file, store, timing
 from outreach.campaigns import Campaign
 from outreach.errors import NotFound, Problem, ReleaseError
 from outreach.models import (
+    CampaignState,
     Release,
     table,
 )
@@ -29,6 +30,7 @@ from outreach.store import Database
 
 CATALOGUE = "catalogue.json"
 _releases = table(Release)
+_states = table(CampaignState)
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,27 @@ def current(db: Database, settings: Settings) -> Loaded | None:
         if row is None:
             return None
         kept = _loaded.get(row.files_hash)
+        seeds = {row.name: row.experiment for row in connection.execute(_SEEDS)}
         if kept is not None and kept[0] is settings:
-            return replace(kept[1], number=row.id, published_at=row.published_at)
+            return _seeded(replace(kept[1], number=row.id, published_at=row.published_at), seeds)
         files = connection.execute(select(_releases.c.files).where(_releases.c.id == row.id)).scalar_one()
     loaded = _compile(row.id, row.published_at, files, settings)
     _loaded.clear()
     _loaded[row.files_hash] = (settings, loaded)
-    return loaded
+    return _seeded(loaded, seeds)
+
+
+_SEEDS = select(_states.c.name, _states.c.experiment).where(_states.c.experiment != "")
+
+
+def _seeded(loaded: Loaded, seeds: Mapping[str, str]) -> Loaded:
+    """A campaign that was renamed draws by the name it began with, so that nobody changes arms."""
+    others = {
+        name: replace(campaign, experiment=seeds[name])
+        for name, campaign in loaded.campaigns.items()
+        if name in seeds and campaign.experiment in ("", name)
+    }
+    return replace(loaded, campaigns={**loaded.campaigns, **others}) if others else loaded
 
 
 def _compile(number: int, at: datetime, files: Mapping[str, str], settings: Settings) -> Loaded:

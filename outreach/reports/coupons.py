@@ -193,7 +193,7 @@ def _uses(
             continue
         if (row.name, row.id) not in used:
             used.add((row.name, row.id))
-            one.days.append((row.at - row.issued_at) / DAY)
+            one.days.append(max((row.at - row.issued_at) / DAY, 0.0))  # an order of which the day alone is known
         if row.order_id is None:
             continue
         if (row.name, row.order_id) not in bought:

@@ -14,6 +14,7 @@ import gzip
 import re
 import zlib
 from array import array
+from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from itertools import chain, groupby, islice
 from operator import methodcaller
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import combining, normalize
 
 from outreach.errors import ImportFileError
 from outreach.models import Scope
@@ -35,12 +37,18 @@ FORMATS = ("auto", "canonical")
 _ROWS = 1_000
 _PARTS = 256  # of the keys of a file
 _DELIMITERS = ",;\t|"
+_UTF8 = re.compile(rb"[\xc2\xc3][\x80-\xbf]|\xe2[\x80-\x84][\x80-\xbf]|\xf0\x9f[\x80-\xbf]{2}")
 _FIRST_BYTES = {
     b"PK\x03\x04": "an Excel workbook or a ZIP",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
 }
 _ADDRESS_NAMES = ("address", "email", "e-mail", "mail", "correo", "phone", "number", "telefono", "teléfono", "telefone")
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("mail", "emailaddress", "correo", "correoelectronico"), "email"),
+    **dict.fromkeys(("phonenumber", "mobile", "telefono", "telefone", "celular", "movil"), "phone"),
+}  # under these an address would be an attribute that nobody can be reached by
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,8 @@ def _survey(name: str, path: Path) -> _Layout:
             try:
                 return _layout(name, path, encoding)
             except UnicodeDecodeError:
-                continue
+                if encoding == "utf-8-sig":
+                    _refuse_broken_utf8(path)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or ("it is a broken gzip file" if path.exists() else "it is missing")
         raise ImportFileError(f"{path}: cannot be read: {reason}") from None
@@ -120,6 +129,29 @@ def _encodings(path: Path) -> tuple[str, ...]:
     with _opened(path) as (_, file):
         start = file.read(2)
     return ("utf-16",) if start in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
+
+
+def _refuse_broken_utf8(path: Path) -> None:
+    """
+    Refuse a file of which some text is UTF-8 and some is not: read as Windows-1252, its accents would all be mangled.
+
+    UTF-8 is told by what nobody writes in Windows-1252, where it reads as `Ã©` or `â€™`; just any valid
+    sequence would not do: there an accent before a closing quotation mark is one, too.
+    """
+    decoder = getincrementaldecoder("utf-8")()
+    line, broken, before, is_utf8 = 1, 0, b"", False
+    with _opened(path) as (_, file):
+        while block := file.read(1 << 20):
+            is_utf8 = is_utf8 or _UTF8.search(before + block) is not None
+            before = (before + block)[-3:]
+            if not broken:
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError as error:
+                    broken = line + error.object[: error.start].count(b"\n")
+            line += block.count(b"\n")
+    if is_utf8:
+        raise ImportFileError(f"{path}:{broken or line}: holds a byte that is not UTF-8, as the rest of the file is")
 
 
 def columns_of(name: str, path: Path) -> tuple[str, ...] | None:
@@ -162,7 +194,7 @@ def _delimiter(name: str, line: str) -> str:
 
     def fit(delimiter: str) -> tuple[int, int]:
         cells: list[str] = next(_reader([line], delimiter), [])
-        return sum(_plain(cell) in known for cell in cells), len(cells)
+        return sum(cell in known for cell in _named(known, cells)), len(cells)
 
     return max(_DELIMITERS, key=fit)
 
@@ -171,10 +203,30 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
+def _squeezed(name: str) -> str:
+    """A name without case, accents, blanks, hyphens and underscores."""
+    letters = normalize("NFKD", name.lower())
+    return re.sub(r"[\s_-]+", "", "".join(letter for letter in letters if not combining(letter)))
+
+
+def _named(known: set[str], cells: Sequence[str]) -> tuple[str, ...]:
+    """The known columns by their own names, or nearly; a near name of one that is there as well is a further column."""
+    exact = {_plain(cell) for cell in cells} & known
+    near = {_squeezed(column): column for column in known - exact}
+    return tuple(
+        _plain(cell) if _plain(cell) in known else near.get(_squeezed(cell)) or re.sub(r"\W+", "_", cell).strip("_")
+        for cell in cells
+    )
+
+
 def _columns(name: str, path: Path, line: int, cells: Sequence[str]) -> tuple[str, ...]:
-    known = {*REQUIRED[name], *OPTIONAL[name]}
-    columns = tuple(_plain(cell) if _plain(cell) in known else re.sub(r"\W+", "_", cell).strip("_") for cell in cells)
+    columns = _named({*REQUIRED[name], *OPTIONAL[name]}, cells)
     for column in filter(None, columns):
+        meant = _OTHER_NAMES.get(_squeezed(column)) if name == "customers" else None
+        if meant and meant not in columns:
+            raise ImportFileError(
+                f"{path}:{line}: the column {column} would be an attribute, not an address: did you mean {meant}? rename it"
+            )
         if columns.count(column) > 1:
             raise ImportFileError(f"{path}:{line}: the column {column} stands twice: name each column once")
         if len(column) > LONGEST_NAME:

@@ -54,6 +54,7 @@ def upgrade() -> None:
         sa.Column("paused_reason", sa.String(), nullable=False),
         sa.Column("resumed_at", sa.BigInteger(), nullable=True),
         sa.Column("look_again", sa.Boolean(), nullable=False),
+        sa.Column("experiment", sa.String(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(

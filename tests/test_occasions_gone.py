@@ -240,3 +240,32 @@ def test_who_is_due_today_gets_a_step_that_was_moved_to_an_earlier_hour_and_nobo
 
     assert told(db) == {1: (Status.SENT, None)}
     assert len(rows_of(db, Message)) == 1
+
+
+# --- occasions that are there again ----------------------------------------------------------------
+
+
+def test_a_time_that_was_taken_back_and_is_there_again_goes_on_from_then(db: Database, settings: Settings) -> None:
+    twice = DELIVERED.replace(
+        'steps: [{id: thanks, after: 3 days, at: "10:00", channel: email, template: m}]',
+        """steps:
+      - {id: thanks, after: 1 day, channel: email, template: m}
+      - {id: ask, after: 4 days, channel: email, template: m}""",
+    )
+    publish(db, settings, NOW - DAY, thanks=twice)
+    people = [customer(n) for n in (1, 2, 3)]
+    feed(db, settings, NOW, customers=people, orders=[delivered(n) for n in (1, 2, 3)])
+    live(db, settings, NOW, NOW + 2 * DAY)
+    blank = [delivered(n) | {"delivered_at": ""} for n in (1, 2)]
+    feed(db, settings, NOW + 2 * DAY, orders=blank)
+    live(db, settings, NOW + 2 * DAY, NOW + 3 * DAY)
+
+    feed(db, settings, NOW + 3 * DAY, orders=[delivered(1), delivered(2) | {"delivered_at": NOW + 3 * DAY}])
+    live(db, settings, NOW + 3 * DAY, NOW + 20 * DAY)
+
+    found = {(row.customer_id, row.step): (row.status, (row.due_at - NOW).days) for row in rows_of(db, Message)}
+    assert found == {
+        **{(n, "thanks"): (Status.SENT, 1) for n in (1, 2, 3)},
+        **{(n, "ask"): (Status.SENT, 4) for n in (1, 3)},
+        (2, "ask"): (Status.SENT, 7),
+    }

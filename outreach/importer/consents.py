@@ -8,13 +8,14 @@ again appends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from outreach.importer.writing import Run, insert_into, many, rows
+from outreach.values import CONTACT_KIND
 
 GRANTED, REVOKED = "granted", "revoked"
 
@@ -37,12 +38,15 @@ class Said:
     at: int | None
     first: int
     source: str
+    customer: int | None = None  # whose row it is, if the row is not their first
 
 
 class Moved(NamedTuple):
-    """A customer who had one contact, and now has another of the same kind."""
+    """A customer who has another contact of a kind than before, or one where there was none."""
 
-    before: int
+    customer: int
+    kind: str
+    before: int | None
     after: int
 
 
@@ -84,14 +88,13 @@ def record(connection: Connection, run: Run, said: Sequence[Said], moved: Sequen
     """Append to the ledger what the file says, under the lock of each contact that an opt-out takes too."""
     if not said and not moved:
         return
-    contacts = sorted({word.contact_id for word in said} | {contact for pair in moved for contact in pair})
+    contacts = sorted(
+        {word.contact_id for word in said} | {one.after for one in moved} | {one.before for one in moved if one.before}
+    )
     if not run.db.is_sqlite:
         rows(connection, "SELECT id FROM contacts WHERE id = ANY(?) ORDER BY id FOR UPDATE", contacts)
-    query = 'SELECT contact_id, channel, at, status, "by" FROM consents WHERE contact_id = ANY(?)'
-    ledger: dict[tuple[int, str], list[Line]] = {}
-    for contact, channel, *line in rows(connection, query, contacts):
-        ledger.setdefault((contact, channel), []).append(Line(*line))
-    new = _carried(ledger, moved, run.micros)
+    ledger = _ledger(connection, contacts)
+    new = _carried(connection, ledger, [*moved, *_asking(ledger, said, run.micros)], run.micros)
     shared = _shared(connection, [word.contact_id for word in said if _overturns(ledger, word)])
     noes = {(word.contact_id, word.channel) for word in said if not word.granted}
     for word in said:
@@ -105,19 +108,55 @@ def record(connection: Connection, run: Run, said: Sequence[Said], moved: Sequen
     many(connection, insert_into("consents", columns), new)
 
 
-def _carried(ledger: dict[tuple[int, str], list[Line]], moved: Sequence[Moved], now: int) -> list[tuple[Any, ...]]:
-    """The recipients' opt-outs that go with them to a new address; put into the ledger, too."""
+def _ledger(connection: Connection, contacts: Sequence[int]) -> dict[tuple[int, str], list[Line]]:
+    query = 'SELECT contact_id, channel, at, status, "by" FROM consents WHERE contact_id = ANY(?)'
+    ledger: dict[tuple[int, str], list[Line]] = {}
+    for contact, channel, *line in rows(connection, query, list(contacts)) if contacts else ():
+        ledger.setdefault((contact, channel), []).append(Line(*line))
+    return ledger
+
+
+def _asking(ledger: Mapping[tuple[int, str], list[Line]], said: Sequence[Said], now: int) -> list[Moved]:
+    """Customers whom the file would grant something, which an opt-out at a former address may forbid."""
+    return [
+        Moved(word.customer, CONTACT_KIND[word.channel], None, word.contact_id)
+        for word in said
+        if word.granted and word.customer and next_line(ledger.get((word.contact_id, word.channel), ()), word, now)
+    ]
+
+
+def _carried(
+    connection: Connection, ledger: dict[tuple[int, str], list[Line]], moved: Sequence[Moved], now: int
+) -> list[tuple[Any, ...]]:
+    """The recipients' opt-outs that go with them to an address, from those they had; put into the ledger, too."""
+    if not moved:
+        return []
+    had: dict[int, set[int]] = {}
+    query = (
+        "SELECT DISTINCT customer_id, contact_id FROM messages WHERE customer_id = ANY(?) AND contact_id IS NOT NULL"
+    )
+    for customer, contact in rows(connection, query, sorted({one.customer for one in moved})):
+        had.setdefault(customer, set()).add(contact)
+    for one in moved:
+        had.setdefault(one.customer, set()).update([one.before] if one.before else [])
+    former = _ledger(connection, sorted({contact for contacts in had.values() for contact in contacts}))
     new = []
-    for before, after in moved:
-        for (contact, channel), lines in [*ledger.items()]:
-            latest = in_force(lines) if contact == before else None
-            if latest is None or latest.status != REVOKED or latest.by != "recipient":
-                continue
-            known = ledger.setdefault((after, channel), [])
-            if not any(line.at == latest.at and line.status == REVOKED for line in known):
-                known.append(latest)
-                new.append((after, channel, *latest, "consent", "former address", "", now))
+    for one in moved:
+        for channel in [name for name, kind in CONTACT_KIND.items() if kind == one.kind]:
+            lines = [line for contact in had[one.customer] for line in former.get((contact, channel), ())]
+            known = ledger.get((one.after, channel), [])
+            opted_out = _standing([*lines, *known])
+            if opted_out and not any(line.at == opted_out.at and line.status == REVOKED for line in known):
+                ledger.setdefault((one.after, channel), []).append(opted_out)
+                new.append((one.after, channel, *opted_out, "consent", "former address", "", now))
     return new
+
+
+def _standing(lines: Sequence[Line]) -> Line | None:
+    """The recipient's latest opt-out, unless something granted later answers it."""
+    opted_out = max((line for line in lines if line.by == "recipient" and line.status == REVOKED), default=None)
+    answered = opted_out and any(line.status == GRANTED and line.at > opted_out.at for line in lines)
+    return None if answered else opted_out
 
 
 def _overturns(ledger: dict[tuple[int, str], list[Line]], said: Said) -> bool:

@@ -493,10 +493,11 @@ def _consents(
     for person in people:
         record = records[person.external_id]
         if before := stored.get(person.external_id):
-            places = [(before[f"{kind}_id"], record[f"{kind}_id"]) for kind in KINDS]
-            moved += [consents.Moved(*place) for place in places if None not in place and place[0] != place[1]]
+            places = [(kind, before[f"{kind}_id"], record[f"{kind}_id"]) for kind in KINDS]
+            moved += [consents.Moved(record["id"], kind, old, new) for kind, old, new in places if new and new != old]
         for channel, granted in person.answers.items():
             if contact := record[f"{CONTACT_KIND[channel]}_id"]:
                 first = record["created_at"] if record["created_at"] is not None else run.micros
-                said.append(consents.Said(contact, channel, granted, person.consent_at, first, person.consent_source))
+                at, source, known = person.consent_at, person.consent_source, record["id"] if before else None
+                said.append(consents.Said(contact, channel, granted, at, first, source, known))
     consents.record(connection, run, said, moved)

@@ -4,7 +4,7 @@ Enrol: every new occasion of a campaign becomes an enrolment, assigned to an arm
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ def _write_page(connection: Connection, tick: Tick, campaign: Campaign, page: Pa
     remember = dict(page.remember)
     timely = _in_time(tick, campaign, state, page.occasions)
     new = found = _not_enrolled(connection, campaign, timely)
+    if "fresh_id" in remember and len(new) < len(timely):
+        _begin_again(connection, campaign, {(o.customer_id, o.key): o for o in timely}.values(), tick.now)
     if found:
         found = occasions.in_audience(connection, campaign, tick.settings, found, tick.now)
     tick.looked.update(
@@ -296,3 +298,26 @@ def _end_cleared(connection: Connection, campaign: Campaign, cleared: Sequence[O
         theirs = (m.campaign == campaign.name, m.customer_id == occasion.customer_id, m.occasion == occasion.key)
         values = {"status": Status.CANCELLED, "reason": Reason.RECORD_CLEARED, "claim": None, "lease_until": None}
         connection.execute(update(_messages).where(*theirs, m.status == Status.PLANNED).values(values))
+
+
+_BEGIN_AGAIN = (
+    update(_enrolments)
+    .where(
+        _enrolments.c.campaign == bindparam("of"),
+        _enrolments.c.customer_id == bindparam("whose"),
+        _enrolments.c.occasion == bindparam("key"),
+        _enrolments.c.wake_at.is_(None),
+        _enrolments.c.arm.is_not(None),
+    )
+    .values(wake_at=bindparam("now"), occasion_at=bindparam("then"))
+)
+
+
+def _begin_again(connection: Connection, campaign: Campaign, told: Iterable[Occasion], now: datetime) -> None:
+    """
+    A time that was taken back is there again: the steps that were not written then are still to come.
+
+    An enrolment that has ended in any other way is looked at once more, and has nothing left to write.
+    """
+    values = [{"of": campaign.name, "whose": o.customer_id, "key": o.key, "then": o.at, "now": now} for o in told]
+    connection.execute(_BEGIN_AGAIN, values)

@@ -323,4 +323,5 @@ def _serve(daemon: Daemon, at: Address, ended: threading.Event) -> None:
 
 def _say_if_any(action: Action, counts: Mapping[str, Any]) -> None:
     """A tick that found nothing to do is no news."""
-    say(action, logging.INFO if any(counts.values()) else logging.DEBUG, counts=counts)
+    news = any(value for name, value in counts.items() if name != "outlook")  # why there was nothing to do is none
+    say(action, logging.INFO if news else logging.DEBUG, counts=counts)

@@ -77,6 +77,22 @@ def test_one_round_imports_plans_and_sends(db: Database, tmp_path: Path, capfd: 
     assert lines[3]["counts"]["sent"] == 2
 
 
+def test_a_tick_without_anything_to_do_is_no_news(
+    db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_customers(settings_of(tmp_path), 1)
+    publish(db, settings, NOW, hello=HELLO)
+    running = Daemon(settings, db)
+
+    with to_stderr():
+        for stage in ("import", "plan", "plan", "dispatch", "dispatch"):
+            tick(running, stage)
+
+    said = [line["action"] for line in log_lines(capfd.readouterr().err) if line["level"] == "info"]
+    assert said == ["imported", "planned", "dispatched"]
+    assert "outlook" in ticks(db)["plan"].counts
+
+
 def test_the_log_says_once_what_paused_and_why(db: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = settings_of(tmp_path)
     publish(db, settings, NOW, hello=HELLO, other=HELLO.replace("{event: customer.created}", "{event: order.placed}"))

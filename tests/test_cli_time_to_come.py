@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import typer
 
 from outreach.cli import WRITING, commands
-from tests import test_cli
+from tests import test_cli, test_cli_asks
 from tests.test_cli import Run
 
-run, shop = test_cli.run, test_cli.shop
+run, shop, asked = test_cli.run, test_cli.shop, test_cli_asks.asked
 TO_COME = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 LATER = (datetime.now(UTC) + timedelta(days=40)).isoformat()
 
@@ -23,20 +21,6 @@ def lived(shop: Run) -> Run:
     """The shop, published by the clock."""
     assert shop("publish", "--yes").code == 0
     return shop
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked at a terminal, where the answer is no."""
-    questions: list[str] = []
-
-    def confirm(question: str, **_options: object) -> bool:
-        questions.append(question)
-        return False
-
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(typer, "confirm", confirm)
-    return questions
 
 
 @pytest.mark.parametrize("words", [("tick", "plan"), ("tick", "dispatch", "--json"), ("pause",), ("publish",)])

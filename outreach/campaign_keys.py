@@ -135,7 +135,7 @@ _EVENT_SCHEMA = {
     "anyOf": [{"enum": [*RECORD_EVENTS, *TIME_EVENTS]}, {"type": "string", "pattern": r"^[a-z][a-z0-9_.]*$"}]
 }
 _NAME = matching("a name such as thanks (small letters, digits, _ and -)", r"[a-z0-9][a-z0-9_-]{0,59}")
-_CONDITION = text("a condition such as `orders_count >= 2`", 2000)
+_CONDITION = text("a condition such as `orders_count >= 2`", 2000, lines=True)
 _PURPOSE = choice(*PURPOSES)
 _CHANNEL = choice(*CHANNELS, what="a channel", names="channels")
 _WORDS = ListOf(choice(*UNTIL_WORDS, what="a word such as ordered"), lone=True)

@@ -274,17 +274,30 @@ def _or(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def text(what: str = "a text", most: int = 500, **schema: Any) -> Scalar:
-    """Any text on one or more lines, not empty, at most so many characters."""
+_BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # control characters and line breaks of every script
+
+
+def text(what: str = "a text", most: int = 500, *, lines: bool = False, **schema: Any) -> Scalar:
+    """
+    Any text, not empty, at most so many characters; on one line, unless it may have `lines`.
+
+    What stands in a header of a message can so begin no other one.
+    """
 
     def parse(value: str) -> str:
         if not value.strip():
             raise ValueError(f"it is empty; it takes {what}")
+        if not lines and (found := _BREAK.search(value.strip())):
+            raise ValueError(f"it has {_named(found[0])} in it; it takes {what}, on one line")
         if len(value) > most:
             raise ValueError(f"it has {len(value):,} characters; at most {most:,} are allowed")
         return value.strip()
 
     return Scalar(what, parse, {"type": ["string", "number"], **schema} if not schema.get("type") else schema)
+
+
+def _named(broken: str) -> str:
+    return "a tab" if broken == "\t" else "a line break" if broken.splitlines() == [""] else "a control character"
 
 
 def matching(what: str, pattern: str, names: str = "") -> Scalar:

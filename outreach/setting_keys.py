@@ -243,7 +243,7 @@ BUSINESS = Record(
             Scalar("a country's two letters such as MX", country),
             "The country of phone numbers and addresses that name none.",
         ),
-        Key("postal_address", text("a postal address"), "The address that marketing e-mail must show."),
+        Key("postal_address", text("a postal address", lines=True), "The address that marketing e-mail must show."),
         Key(
             "links",
             MapOf(_NAME, _URL),
@@ -344,7 +344,7 @@ EVENT = Record(
 SURVEY = Record(
     (
         Key("scale", choice("1-5", "1-10", "0-10", "yes_no"), "The answers that are possible.", required=True),
-        Key("question", MapOf(_LOCALE, text("a question")), "The question in each language."),
+        Key("question", MapOf(_LOCALE, text("a question", lines=True)), "The question in each language."),
         Key("satisfied", Scalar("a range such as 4-5", _range), "The answers that count as satisfied.", "by scale"),
         Key("codes", MapOf(text("a digit or word", 40), text("what it means", 40)), "What short answers mean."),
         Key("why", YES_NO, "Whether the reason is asked for, too.", "no"),
@@ -402,7 +402,11 @@ OFFER = Record(
 
 CATALOGUE = Record(
     (
-        Key("segments", MapOf(_NAME, text("a condition", 2000)), "Conditions with a name, for `segment('NAME')`."),
+        Key(
+            "segments",
+            MapOf(_NAME, text("a condition", 2000, lines=True)),
+            "Conditions with a name, for `segment('NAME')`.",
+        ),
         Key(
             "events",
             MapOf(Scalar("a name such as cart.abandoned", _event_name), EVENT),

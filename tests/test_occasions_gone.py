@@ -75,6 +75,19 @@ def test_an_order_that_went_to_another_customer_is_no_occasion_of_its_first_one(
     assert told(db) == {1: (Status.CANCELLED, Reason.RECORD_CLEARED), 2: (Status.SENT, None)}
 
 
+def test_nothing_is_planned_of_an_order_that_has_become_another_customer_s(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW - DAY, thanks=THANKS)
+    feed(db, settings, NOW, customers=[customer(1), customer(2)], orders=[paid(1, "c1")])
+    planner.plan(db, settings, NOW)
+    feed(db, settings, NOW + HOUR, orders=[paid(1, "c2")])
+
+    counts = planner.plan(db, settings, NOW + 2 * DAY)
+
+    assert told(db)[1] == (Status.CANCELLED, Reason.RECORD_CLEARED)
+    assert counts.planned == 1
+    assert told(db)[2] == (Status.PLANNED, None)
+
+
 def test_who_had_bought_before_the_lapse_is_not_missed_though_the_file_came_later(
     db: Database, settings: Settings
 ) -> None:

@@ -379,6 +379,12 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
             ],
         ),
         (
+            'channels:\n  email: {from: "Tienda\\r\\nBcc: all@x.example <hola@x.example>"}',
+            [
+                "outreach.yaml:3:17: `channels.email.from`: it has a line break in it; it takes an address or a number, on one line"
+            ],
+        ),
+        (
             "country: MX",
             [
                 (

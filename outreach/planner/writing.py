@@ -139,10 +139,10 @@ class Writer:
     def write(self, connection: Connection, due: Sequence[DueStep]) -> bool:
         """Write their messages; False when the brake holds, and nothing was written."""
         due = self._where_allows(connection, due)
-        words: Sequence[frozenset[str]] = [frozenset()] * len(due)
-        if self.campaign.stop_when or any(step.unless for step in self.campaign.steps):
-            words = facts.true_words(connection, [self._item(d) for d in due], self.tick.now)
-        begins = [self._begins(d, true) for d, true in zip(due, words, strict=True)]
+        items = [self._item(d) for d in due]
+        words = facts.true_words(connection, items, self.tick.now)
+        gone = facts.gone(connection, self.tick.settings, items)
+        begins = [self._begins(d, words[n], n in gone) for n, d in enumerate(due)]
         if not self.brake.allows(connection, sum(begin[0] is Status.PLANNED for begin in begins)):
             return False
         created, names = to_micros(self.tick.now), _names(connection, self.campaign, due)
@@ -166,8 +166,10 @@ class Writer:
         w = d.waiting
         return Item(self.campaign, d.step, w.customer_id, w.record_id, w.occasion, w.occasion_at, d.at, d.expires_at)
 
-    def _begins(self, d: DueStep, words: frozenset[str]) -> Beginning:
+    def _begins(self, d: DueStep, words: frozenset[str], gone: bool) -> Beginning:
         """Planned, held, or ended with its reason."""
+        if gone:
+            return Status.CANCELLED, Reason.RECORD_CLEARED, ""
         if d.cancelled_at is not None and d.waiting.created_at <= d.cancelled_at:
             return Status.CANCELLED, Reason.CANCELLED, ""
         if self.ends_at is not None and d.at >= self.ends_at:

@@ -1,0 +1,44 @@
+"""One message, or one that might be, and what its release says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from outreach.campaigns import ANSWERS, OPTED_OUT, Campaign, Step
+from outreach.gates import Rules
+
+
+@dataclass(slots=True)  # not frozen: see gates.Facts
+class Item:
+    """One message, or one that might be: who, for what, and when."""
+
+    campaign: Campaign
+    step: Step
+    customer_id: int
+    record_id: int | None
+    occasion: str
+    occasion_at: datetime
+    due_at: datetime
+    expires_at: datetime
+    refused: frozenset[str] = frozenset()
+    message_id: int | None = None
+    arm: str = "contact"
+    contact_id: int | None = None  # the only one that it may go to; None: whichever the customer has
+    written: tuple[str, str] | None = None  # subject and text, where no template makes them
+
+
+def rules(item: Item) -> Rules:
+    """What the release says about the item, as the gates want it."""
+    return Rules(
+        campaign=item.campaign.name,
+        step=item.step.id,
+        purpose=item.step.purpose,
+        channels=tuple(channel for channel in item.step.channels if channel not in item.refused),
+        due_at=item.due_at,
+        expires_at=item.expires_at,
+        unless=item.step.unless,
+        stop_when=item.campaign.stop_when,
+        contact_id=item.contact_id,
+        confirms=item.campaign.name == ANSWERS and item.step.id == OPTED_OUT,
+    )

@@ -1,0 +1,70 @@
+"""Which occasions are none any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, select
+
+from outreach import timing
+from outreach.facts.items import Item
+from outreach.facts.records import times_of
+from outreach.models import Case, CustomerDate, CustomerStats, Order, table
+from outreach.settings import Settings
+from outreach.store import among
+
+_orders, _cases = table(Order), table(Case)
+_stats, _dates = table(CustomerStats), table(CustomerDate)
+
+
+def gone(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
+    """Which items' occasion is none any more: its time was taken back or moved, its record is another's, a lapse was none."""
+    found: set[int] = set()
+    for subject, of in (("order", _orders), ("case", _cases)):
+        fired = {
+            i: f"{item.campaign.trigger.event.partition('.')[2]}_at"
+            for i, item in enumerate(items)
+            if item.campaign.trigger.subject == subject and item.campaign.trigger.event != "case.overdue"
+        }
+        known = times_of(connection, of, fired.values(), {items[i].record_id for i in fired})
+        for i, column in fired.items():
+            record = known.get(items[i].record_id, {})
+            if record.get(column) is None or record["customer_id"] != items[i].customer_id:
+                found.add(i)
+    return found | _lapsed_not(connection, settings, items) | _moved(connection, items)
+
+
+_LAST_ORDERS = select(_stats.c.customer_id, _stats.c.last_order_id, _stats.c.last_order_at).where(
+    among(_stats.c.customer_id, "ids")
+)
+
+
+def _lapsed_not(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
+    """Which items' customer had ordered too shortly before the lapse: the order came in only later, or it was spread."""
+    lapses = {i: item for i, item in enumerate(items) if item.campaign.trigger.event == "customer.inactive"}
+    if not lapses:
+        return set()
+    rows = connection.execute(_LAST_ORDERS, {"ids": {item.customer_id for item in lapses.values()}}).all()
+    last = {customer: (order, at) for customer, order, at in rows if at is not None}
+    found, zone = set(), settings.business.timezone
+    for i, item in lapses.items():
+        order, at = last.get(item.customer_id, (None, None))
+        after = item.campaign.trigger.after
+        if at is None or after is None or order == item.record_id:
+            continue
+        if at <= item.occasion_at < timing.add(at, after, zone):
+            found.add(i)
+    return found
+
+
+_OWN_DATES = select(_dates.c.customer_id, _dates.c.name, _dates.c.on_date).where(among(_dates.c.customer_id, "ids"))
+
+
+def _moved(connection: Connection, items: Sequence[Item]) -> set[int]:
+    """Which items' date of the customer's own is another by now, or none."""
+    dated = {i: item for i, item in enumerate(items) if item.campaign.trigger.attribute is not None}
+    if not dated:
+        return set()
+    rows = connection.execute(_OWN_DATES, {"ids": {item.customer_id for item in dated.values()}}).all()
+    known = {(customer, f"date:{name}:{on_date}") for customer, name, on_date in rows}
+    return {i for i, item in dated.items() if (item.customer_id, item.occasion) not in known}

@@ -65,6 +65,11 @@ class Trigger:
             return head
         return "customer" if self.event in ("date", "schedule") else "event"
 
+    @property
+    def is_common(self) -> bool:
+        """Whether the day is all there is to an occasion: a date that is everybody's, a schedule's turn, a birthday."""
+        return self.event in ("schedule", "customer.birthday") or self.on_date is not None
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -59,6 +59,7 @@ class Facts:
     phone_id: int | None = None
     messenger_id: int | None = None
     held_globally: bool = False  # in the global holdout
+    told: frozenset[int] = frozenset()  # contacts at which another record was sent this step for the same occasion
 
 
 @dataclass(slots=True)
@@ -219,6 +220,15 @@ def _global_holdout(q: _Question) -> End | None:
     return None
 
 
+SAME_ADDRESS = "another customer with this address or number got it"
+
+
+def _told(q: _Question) -> End | None:
+    if q.facts.told and q.chosen is not None and q.chosen[1].contact_id in q.facts.told:
+        return End(Status.SKIPPED, Reason.AT_MOST, SAME_ADDRESS)
+    return None
+
+
 def _unless(q: _Question) -> End | None:
     word = next((word for word in q.rules.unless if word in q.facts.true_words), None)
     return End(Status.SKIPPED, Reason.UNLESS, word) if word else None
@@ -376,6 +386,13 @@ GATES = (
         "Marketing only: is the customer outside the holdout over all marketing?",
         (Reason.GLOBAL_HOLDOUT,),
         _global_holdout,
+    ),
+    Gate(
+        "told",
+        "Dates, birthdays and schedules only: has nobody else with the chosen address been sent this step for the same "
+        "day or hour?",
+        (Reason.AT_MOST,),
+        _told,
     ),
     Gate(
         "unless",

@@ -84,7 +84,7 @@ class Reason(StrEnum):
     UNREACHABLE = "unreachable"  # no usable address for any channel of the step
     CASE_OPEN = "case_open"  # another case of the customer is open (marketing)
     GLOBAL_HOLDOUT = "global_holdout"  # the customer is in the installation-wide holdout (marketing)
-    AT_MOST = "at_most"  # the campaign took this customer up too recently
+    AT_MOST = "at_most"  # the campaign took this customer up too recently, or another record with the same address
     HOLDOUT = "holdout"  # the campaign's own holdout arm
     UNLESS = "unless"  # the step's `unless` came true
     STOPPED = "stopped"  # the campaign's `stop_when` came true

@@ -192,6 +192,7 @@ REACHED: dict[Reason, Callable[[], Verdict]] = {
     Reason.ONLY_TO: lambda: ask(using=replace(SETTINGS, only_to=("eva@example.com",))),
     Reason.CASE_OPEN: lambda: ask(facts(**CASE)),
     Reason.GLOBAL_HOLDOUT: lambda: ask(facts(held_globally=True)),
+    Reason.AT_MOST: lambda: ask(facts(told=frozenset({1}))),
     Reason.UNLESS: lambda: ask(facts(true_words=frozenset({"ordered"})), unless=("replied", "ordered")),
     Reason.STOPPED: lambda: ask(facts(true_words=frozenset({"refunded"})), stop_when=("refunded",)),
     Reason.EXPIRED: lambda: ask(expires_at=NOW),
@@ -221,7 +222,7 @@ def test_no_reason_belongs_to_two_gates_and_each_gate_explains_itself() -> None:
 
 
 def test_gates_are_asked_in_the_order_of_the_design() -> None:
-    order = "withdrawn suppression consent reachability only_to open_case global_holdout unless stop_when"
+    order = "withdrawn suppression consent reachability only_to open_case global_holdout told unless stop_when"
     order += " expiry hours caps paused"
     assert [gate.name for gate in gates.GATES] == order.split()
 
@@ -232,6 +233,7 @@ def test_the_first_gate_that_objects_has_the_last_word() -> None:
         withdrawn=Reason.WITHDRAWN,
         paused=True,
         open_cases=frozenset({7}),
+        told=frozenset({1}),
         true_words=frozenset({"ordered", "refunded"}),
         sent={1: ((NOW - HOUR, "marketing", "email", "x"),)},
     )
@@ -241,6 +243,7 @@ def test_the_first_gate_that_objects_has_the_last_word() -> None:
         ("suppressed", {"contacts": {"email": replace(EMAIL, consent="revoked")}}, {}),
         ("no_consent", {"contacts": {"email": EMAIL}}, {}),
         ("case_open", {"open_cases": frozenset()}, {}),
+        ("at_most", {"told": frozenset()}, {}),
         ("unless", {}, {"unless": ()}),
         ("stopped", {}, {"stop_when": ()}),
         ("expired", {}, {"expires_at": NOW + 9 * DAY}),

@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
-from outreach import arms, planner
-from outreach.models import Customer, Enrolment
+from outreach import arms, dispatcher, planner, store
+from outreach.models import Customer, Enrolment, Message, Reason, Status, table
 from outreach.settings import Settings
 from outreach.store import Database
 from tests.conftest import NOW
@@ -107,3 +107,74 @@ def test_an_address_that_hundreds_share_is_looked_up_as_one(db: Database, settin
 
     assert len({e.arm for e in rows_of(db, Enrolment)}) == 1
     assert not [text for text in asked if text.count("customers AS") > 1], "each is joined with each"
+
+
+# --- one occasion, one address, several records ------------------------------------------------------
+
+SALE = """
+    title: Sale
+    purpose: service
+    trigger: {date: 2026-06-20, at: "12:00"}
+    steps: [{id: sale, after: 0 days, channel: email, template: m}]
+"""
+THERE = datetime(2026, 6, 20, 18, 0, tzinfo=NOW.tzinfo)  # noon in Mexico City
+
+
+def became(db: Database) -> dict[int, tuple[str, str | None]]:
+    return {row.customer_id: (row.status, row.reason) for row in rows_of(db, Message)}
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+@pytest.mark.parametrize(
+    "trigger", ["{date: 2026-06-20, at: '12:00'}", '{schedule: "0 12 20 * *"}', "{event: customer.birthday}"]
+)
+def test_of_one_day_s_campaign_an_address_gets_one_message_however_many_records_have_it(
+    db: Database, settings: Settings, trigger: str, limit: int | None
+) -> None:
+    publish(db, settings, NOW, sale=SALE.replace('{date: 2026-06-20, at: "12:00"}', trigger))
+    twin = {"email": "ana@example.com", "birthday": "1990-06-20"}
+    people = [customer(1, **twin), customer(2, **twin), customer(3, birthday="1990-06-20")]
+    feed(db, settings, NOW, customers=people)
+    planner.plan(db, settings, THERE)
+
+    for _ in range(3):
+        dispatcher.dispatch(db, settings, THERE, limit=limit)
+
+    assert became(db) == {
+        1: (Status.SENT, None), 2: (Status.SKIPPED, Reason.AT_MOST), 3: (Status.SENT, None)
+    }  # fmt: skip
+
+
+def test_two_birthdays_at_one_address_are_two(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW, sale=SALE.replace('{date: 2026-06-20, at: "12:00"}', "{event: customer.birthday}"))
+    people = [customer(n, email="casa@example.com", birthday=f"1990-06-{20 + n}") for n in (1, 2)]
+    feed(db, settings, NOW, customers=people)
+
+    for day in range(10):
+        planner.plan(db, settings, NOW + timedelta(days=day))
+        dispatcher.dispatch(db, settings, NOW + timedelta(days=day))
+
+    assert became(db) == {1: (Status.SENT, None), 2: (Status.SENT, None)}
+
+
+def test_an_order_of_each_record_at_one_address_is_followed_up(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW - HOUR, thanks=THANKS.replace("    holdout: 50%\n", ""))
+    buy(db, settings, [customer(1, email="ana@example.com"), customer(2, email="ana@example.com")], NOW)
+
+    later = NOW + timedelta(days=3)
+    planner.plan(db, settings, later)
+    dispatcher.dispatch(db, settings, later)
+
+    assert became(db) == {1: (Status.SENT, None), 2: (Status.SENT, None)}
+
+
+def test_where_the_first_was_refused_the_second_gets_it(db: Database, settings: Settings) -> None:
+    publish(db, settings, NOW, sale=SALE)
+    feed(db, settings, NOW, customers=[customer(n, email="ana@example.com") for n in (1, 2)])
+    planner.plan(db, settings, THERE)
+    with store.write(db) as connection:
+        connection.execute(update(table(Message)).where(table(Message).c.id == 1).values(status=Status.FAILED))
+
+    dispatcher.dispatch(db, settings, THERE)
+
+    assert became(db)[2] == (Status.SENT, None)

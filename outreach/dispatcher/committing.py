@@ -260,6 +260,7 @@ class _Look:
         self.connection, self.db, self.chunk, self.held = connection, db, chunk, held
         self.settings = chunk.loaded.settings
         self.here: dict[int, tuple[Sending, ...]] = {}  # by contact, what this very chunk sends
+        self.told: dict[int, list[Item]] = {}  # the same by the items, of occasions that many have in common
         self.streaks: dict[tuple[str, str], int] = {}  # by campaign and step, failures to render in a row
         self.paused: set[str] = set()
         self.desk: coupons.Desk | None = None  # only where a message brings a coupon
@@ -337,8 +338,9 @@ class _Look:
         paused = one.item.campaign.name in self.paused
         if own or paused:
             sent = {**found.sent, **{contact: (*self.here[contact], *found.sent.get(contact, ())) for contact in own}}
-            told = replace(found, sent=sent, paused=found.paused or paused)
-            verdict = gates.decide(told, one.rules, self.settings, self.chunk.now)
+            told = {i for i in own for other in self.told.get(i, ()) if facts.is_same_for_another(one.item, other)}
+            by_now = replace(found, sent=sent, paused=found.paused or paused, told=found.told | told)
+            verdict = gates.decide(by_now, one.rules, self.settings, self.chunk.now)
         if isinstance(verdict, Send):
             # The customer's address changed this moment.
             if self.held is not None and verdict.contact_id not in self.held:
@@ -379,6 +381,8 @@ class _Look:
         self.streaks[key] = 0
         sending = (self.chunk.now, one.item.step.purpose, verdict.channel, one.item.campaign.name)
         self.here[verdict.contact_id] = (sending, *self.here.get(verdict.contact_id, ()))
+        if one.item.campaign.trigger.is_common:
+            self.told.setdefault(verdict.contact_id, []).append(one.item)
         return made
 
     def _run_out(self, campaign: str, reason: str) -> Defer:

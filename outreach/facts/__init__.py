@@ -15,10 +15,20 @@ Each is a handful of queries whatever the size of the batch, proportional to it 
 from __future__ import annotations
 
 from outreach.facts.fetching import fetch
-from outreach.facts.items import Item, rules
+from outreach.facts.items import Item, is_same_for_another, rules
 from outreach.facts.records import lines_of, matches_line
 from outreach.facts.showing import contexts
 from outreach.facts.withdrawn import gone
 from outreach.facts.words import true_words
 
-__all__ = ["Item", "contexts", "fetch", "gone", "lines_of", "matches_line", "rules", "true_words"]
+__all__ = [
+    "Item",
+    "contexts",
+    "fetch",
+    "gone",
+    "is_same_for_another",
+    "lines_of",
+    "matches_line",
+    "rules",
+    "true_words",
+]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from outreach.facts.items import Item
-from outreach.facts.people import Sent, open_cases, people_of, sent_to
+from outreach.facts.people import Sent, open_cases, people_of, sent_to, told_another
 from outreach.facts.withdrawn import gone
 from outreach.facts.words import true_words
 from outreach.gates import Facts
@@ -30,6 +30,7 @@ class _Looked:
     sent: Mapping[int, tuple[Sent, ...]]
     paused: set[str]
     gone: set[int]
+    told: Mapping[int, frozenset[int]]
 
 
 def fetch(
@@ -53,13 +54,14 @@ def fetch(
     consents = purposes != {"transactional"}
     people = people_of(connection, settings, ids, secret, consents=consents, kept=rows)
     cases = open_cases(connection, people, now) if "marketing" in purposes else {}
-    looked = _Looked([_NO_WORD] * len(items), {}, set(), set())
+    looked = _Looked([_NO_WORD] * len(items), {}, set(), set(), {})
     if not judging:
         looked = _Looked(
             true_words(connection, items, now),
             sent_to(connection, settings, people.values(), now),
             _paused(connection, {item.campaign.name for item in items}),
             gone(connection, settings, items),
+            told_another(connection, items, people),
         )
     return [
         _of_item(index, item, people.get(item.customer_id), cases.get(item.customer_id, _NO_CASE), looked)
@@ -71,7 +73,7 @@ def _of_item(index: int, item: Item, person: Facts | None, cases: frozenset[int]
     if person is None:
         return Facts(external_id="", contacts={}, withdrawn=Reason.CUSTOMER_GONE)
     words, sent = looked.words[index], looked.sent
-    if not (cases or words or sent or looked.paused or looked.gone):  # nothing but who they are
+    if not (cases or words or sent or looked.paused or looked.gone or looked.told):  # nothing but who they are
         return person
     return Facts(
         external_id=person.external_id,
@@ -87,6 +89,7 @@ def _of_item(index: int, item: Item, person: Facts | None, cases: frozenset[int]
         phone_id=person.phone_id,
         messenger_id=person.messenger_id,
         held_globally=person.held_globally,
+        told=looked.told.get(index, _NO_CASE),
     )
 
 

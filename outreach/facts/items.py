@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from outreach.campaigns import ANSWERS, OPTED_OUT, Campaign, Step
 from outreach.gates import Rules
+
+SAME_DAY = timedelta(days=1)  # one day begins at different moments in different time zones
 
 
 @dataclass(slots=True)  # not frozen: see gates.Facts
@@ -41,4 +43,14 @@ def rules(item: Item) -> Rules:
         stop_when=item.campaign.stop_when,
         contact_id=item.contact_id,
         confirms=item.campaign.name == ANSWERS and item.step.id == OPTED_OUT,
+    )
+
+
+def is_same_for_another(item: Item, other: Item) -> bool:
+    """Whether both are one step for one occasion that many have in common, of two customers."""
+    return (
+        item.campaign.trigger.is_common
+        and item.customer_id != other.customer_id
+        and (item.campaign.name, item.step.id, item.occasion) == (other.campaign.name, other.step.id, other.occasion)
+        and abs(item.occasion_at - other.occasion_at) < SAME_DAY
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from outreach import arms
+from outreach.facts.items import SAME_DAY, Item
 from outreach.facts.records import NOT_SHOWN
 from outreach.gates import ContactFacts, Facts
 from outreach.models import Case, Consent, Contact, Customer, CustomerStats, Message, Status, Suppression, table
@@ -160,3 +161,39 @@ def sent_to(
     for contact, at, purpose, channel, campaign in connection.execute(_SENT, {"ids": ids, "since": since}):
         found[contact].append((at, purpose, channel, campaign))
     return {contact: tuple(sent) for contact, sent in found.items()}
+
+
+_TOLD = select(
+    *(_messages.c[name] for name in ("contact_id", "campaign", "step", "occasion", "occasion_at", "customer_id"))
+).where(
+    among(_messages.c.contact_id, "ids"),
+    _messages.c.sent_at > bindparam("since"),
+    _messages.c.status.in_(COUNTED_BY_CAPS),
+    among(_messages.c.campaign, "names"),
+)
+
+
+def told_another(
+    connection: Connection, items: Sequence[Item], people: Mapping[int, Facts]
+) -> dict[int, frozenset[int]]:
+    """
+    By place among the items: the contacts at which another record was sent the step for the same occasion.
+
+    Only of occasions that many have in common; every other is of one record of the shop.
+    """
+    common = {i: item for i, item in enumerate(items) if item.campaign.trigger.is_common}
+    ids = {c.contact_id for item in common.values() if (p := people.get(item.customer_id)) for c in p.contacts.values()}
+    if not ids:
+        return {}
+    since = min(item.occasion_at for item in common.values()) - SAME_DAY
+    names = {item.campaign.name for item in common.values()}
+    told: dict[tuple[str, str, str], list[tuple[int, datetime, int]]] = defaultdict(list)
+    for contact, *key, at, whose in connection.execute(_TOLD, {"ids": ids, "since": since, "names": names}):
+        told[key[0], key[1], key[2]].append((contact, at, whose))
+    found = {}
+    for i, item in common.items():
+        others = told.get((item.campaign.name, item.step.id, item.occasion), ())
+        theirs = [c for c, at, whose in others if whose != item.customer_id and abs(at - item.occasion_at) < SAME_DAY]
+        if theirs:
+            found[i] = frozenset(theirs)
+    return found

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, literal, or_, select, text, tuple_
 
 from outreach import conditions, facts, timing
 from outreach.campaigns import Campaign
@@ -138,20 +138,24 @@ def _of_records(
         ]
         return found, []
     occasions, cleared, event = [], [], trigger.event
-    for record, customer, at in connection.execute(_times(trigger.subject, event), {"ids": records}).all():
-        if at is None:
-            cleared.append(Occasion(customer, record, f"{event}:{record}", now))
-        else:
-            occasions.append(Occasion(customer, record, f"{event}:{record}", at))
+    for record, customer, at, again in connection.execute(_times(trigger.subject, event), {"ids": records}).all():
+        if at is not None:
+            occasions.append(Occasion(customer, record, facts.key_of(event, record, again), at))
+        else:  # a case that is open again is no more the one that was closed before
+            cleared.append(Occasion(customer, record, facts.key_of(event, record, max(again - 1, 0)), now))
     return occasions, cleared
 
 
 @cache
 def _times(subject: str, event: str) -> Select[Any]:
-    """The id, the customer and the time of each of some records."""
+    """The id, the customer and the time of each of some records, and which time it is that it happens."""
     of, column = _record_time(subject, event)
     customer = of.c.id.label("customer_id") if of is _customers else of.c.customer_id
-    return select(of.c.id, customer, column).where(among(of.c.id, "ids"))
+    return select(of.c.id, customer, column, _again(event)).where(among(of.c.id, "ids"))
+
+
+def _again(event: str) -> ColumnElement[int]:
+    return (_cases.c.reopened if event == "case.closed" else literal(0)).label("again")
 
 
 def _record_time(subject: str, event: str) -> tuple[Any, Any]:
@@ -391,7 +395,8 @@ def owed(connection: Connection, campaign: Campaign, settings: Settings, state: 
         if campaign.trigger.event == "customer.inactive":
             found = _lapses(rows, campaign, settings.business.timezone)
         else:
-            found = [Occasion(row.customer_id, row.id, f"{campaign.trigger.event}:{row.id}", row.at) for row in rows]
+            event = campaign.trigger.event
+            found = [Occasion(row.customer_id, row.id, facts.key_of(event, row.id, row.again), row.at) for row in rows]
         occasions = [occasion for occasion in found if debt["from"] <= to_micros(occasion.at) < debt["to"]]
         if len(rows) == PAGE:
             debt["before"] = [to_micros(rows[-1].sort), rows[-1].id]
@@ -428,7 +433,8 @@ def _older(campaign: Campaign, settings: Settings, debt: Mapping[str, Any]) -> S
         sort = of.c.placed_at if of is _orders else column
         low = low - timedelta(days=90) if of is _orders else low  # delivered long after it was placed
         customer = of.c.id.label("customer_id") if of is _customers else of.c.customer_id
-        query = select(of.c.id, customer, column.label("at"), sort.label("sort")).where(column.is_not(None))
+        query = select(of.c.id, customer, column.label("at"), sort.label("sort"), _again(trigger.event))
+        query = query.where(column.is_not(None))
         key = (sort, of.c.id)
     query = query.where(key[0] >= low, key[0] < high)
     if debt.get("before"):

@@ -145,6 +145,29 @@ def test_a_case_that_is_open_again_is_not_spoken_of_as_closed(db: Database, sett
     assert told(db) == {1: (Status.CANCELLED, Reason.RECORD_CLEARED), 2: (Status.SENT, None)}
 
 
+def test_a_case_that_is_closed_again_is_another_occasion_and_its_first_closing_none_any_more(
+    db: Database, settings: Settings
+) -> None:
+    twice = SORRY.replace("steps: [{", "steps: [{id: again, after: 3 days, channel: email, template: m}, {")
+    publish(db, settings, NOW - DAY, sorry=twice)
+    feed(db, settings, NOW, customers=[customer(1)])
+    number, _ = cases.open_for(db, settings, NOW, "c1", None, Opening("complaint", 0, NOW, "maria"))
+    cases.close(db, NOW + HOUR, number, "unresolved", "", "maria")
+    live(db, settings, NOW + HOUR, NOW + DAY)
+    cases.reopen(db, settings, NOW + DAY, number, "", "maria")
+    cases.close(db, NOW + DAY + HOUR, number, "unresolved", "", "maria")  # before any plan sees it open
+
+    live(db, settings, NOW + DAY + HOUR, NOW + 9 * DAY)
+
+    found = [(row.occasion, row.step, row.status) for row in rows_of(db, Message)]
+    assert sorted(found) == [
+        ("case.closed:1", "again", Status.CANCELLED),
+        ("case.closed:1", "sorry", Status.SENT),
+        ("case.closed:1.1", "again", Status.SENT),
+        ("case.closed:1.1", "sorry", Status.SENT),
+    ]
+
+
 @pytest.mark.parametrize(
     ("cells", "stops"),
     [

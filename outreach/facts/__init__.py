@@ -15,7 +15,7 @@ Each is a handful of queries whatever the size of the batch, proportional to it 
 from __future__ import annotations
 
 from outreach.facts.fetching import fetch
-from outreach.facts.items import Item, is_same_for_another, rules
+from outreach.facts.items import Item, is_same_for_another, key_of, rules
 from outreach.facts.records import lines_of, matches_line
 from outreach.facts.showing import contexts
 from outreach.facts.withdrawn import gone
@@ -27,6 +27,7 @@ __all__ = [
     "fetch",
     "gone",
     "is_same_for_another",
+    "key_of",
     "lines_of",
     "matches_line",
     "rules",

@@ -30,6 +30,11 @@ class Item:
     written: tuple[str, str] | None = None  # subject and text, where no template makes them
 
 
+def key_of(event: str, record: int, again: int = 0) -> str:
+    """The key of the occasion that a record makes; a case that was opened again closes as another one each time."""
+    return f"{event}:{record}.{again}" if again else f"{event}:{record}"
+
+
 def rules(item: Item) -> Rules:
     """What the release says about the item, as the gates want it."""
     return Rules(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from outreach import timing
-from outreach.facts.items import Item
+from outreach.facts.items import Item, key_of
 from outreach.facts.records import times_of
 from outreach.models import Case, CustomerDate, CustomerStats, Order, table
 from outreach.settings import Settings
@@ -19,19 +19,28 @@ _stats, _dates = table(CustomerStats), table(CustomerDate)
 
 def gone(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
     """Which items' occasion is none any more: its time was taken back or moved, its record is another's, a lapse was none."""
-    found: set[int] = set()
-    for subject, of in (("order", _orders), ("case", _cases)):
-        fired = {
-            i: f"{item.campaign.trigger.event.partition('.')[2]}_at"
-            for i, item in enumerate(items)
-            if item.campaign.trigger.subject == subject and item.campaign.trigger.event != "case.overdue"
-        }
-        known = times_of(connection, of, fired.values(), {items[i].record_id for i in fired})
-        for i, column in fired.items():
-            record = known.get(items[i].record_id, {})
-            if record.get(column) is None or record["customer_id"] != items[i].customer_id:
-                found.add(i)
+    found = _cleared(connection, items, "order", _orders) | _cleared(connection, items, "case", _cases)
     return found | _lapsed_not(connection, settings, items) | _moved(connection, items)
+
+
+def _cleared(connection: Connection, items: Sequence[Item], subject: str, of: Table) -> set[int]:
+    """Whose record's time is gone, or is of a later closing, or whose record has become another customer's."""
+    events = {
+        i: event
+        for i, item in enumerate(items)
+        if item.campaign.trigger.subject == subject and (event := item.campaign.trigger.event) != "case.overdue"
+    }
+    columns = {event: f"{event.partition('.')[2]}_at" for event in events.values()}
+    counted = ["reopened"] if "case.closed" in columns else []
+    known = times_of(connection, of, [*columns.values(), *counted], {items[i].record_id for i in events})
+    found = set()
+    for i, event in events.items():
+        item, record = items[i], known.get(items[i].record_id, {})
+        again = (record.get("reopened") or 0) if event == "case.closed" else 0
+        is_there = record.get(columns[event]) is not None and record["customer_id"] == item.customer_id
+        if not is_there or (event == "case.closed" and item.occasion != key_of(event, item.record_id or 0, again)):
+            found.add(i)
+    return found
 
 
 _LAST_ORDERS = select(_stats.c.customer_id, _stats.c.last_order_id, _stats.c.last_order_at).where(

@@ -250,7 +250,10 @@ def _names(connection: Connection, campaign: Campaign, due: Sequence[DueStep]) -
 def _named(waiting: Waiting, names: Mapping[int, str]) -> str:
     """The occasion by the shop's own id of its record: ours may be another one when it is imported after a restore."""
     name = names.get(waiting.record_id) if waiting.record_id is not None else None
-    return waiting.occasion if name is None else f"{waiting.occasion.rpartition(':')[0]}:{name}"
+    if name is None:
+        return waiting.occasion
+    event, _, key = waiting.occasion.rpartition(":")
+    return f"{event}:{name}{key.removeprefix(str(waiting.record_id))}"
 
 
 def _provisional_channel(waiting: Waiting, step: Step) -> str | None:

@@ -123,6 +123,11 @@ class Scope(StrEnum):
     ADDRESS = "address"  # hard bounce, erased: everything, or everything on one channel
 
 
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index over the rows alone for which the condition holds, on both databases."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Installation(SQLModel, table=True):
     """One row: who this database is."""
 
@@ -156,24 +161,9 @@ class Customer(SQLModel, table=True):
 
     __tablename__ = "customers"
     __table_args__ = (
-        Index(
-            "ix_customers_email",
-            "email_id",
-            sqlite_where=text("email_id IS NOT NULL"),
-            postgresql_where=text("email_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_customers_phone",
-            "phone_id",
-            sqlite_where=text("phone_id IS NOT NULL"),
-            postgresql_where=text("phone_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_customers_messenger",
-            "messenger_id",
-            sqlite_where=text("messenger_id IS NOT NULL"),
-            postgresql_where=text("messenger_id IS NOT NULL"),
-        ),
+        _partial("ix_customers_email", "email_id", where="email_id IS NOT NULL"),
+        _partial("ix_customers_phone", "phone_id", where="phone_id IS NOT NULL"),
+        _partial("ix_customers_messenger", "messenger_id", where="messenger_id IS NOT NULL"),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     external_id: str = Field(unique=True)
@@ -293,12 +283,7 @@ class Case(SQLModel, table=True):
     __tablename__ = "cases"
     __table_args__ = (
         Index("ix_cases_customer", "customer_id"),
-        Index(
-            "ix_cases_open",
-            "opened_at",
-            sqlite_where=text("closed_at IS NULL"),
-            postgresql_where=text("closed_at IS NULL"),
-        ),
+        _partial("ix_cases_open", "opened_at", where="closed_at IS NULL"),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     external_id: str = Field(unique=True)  # the shop's; `oc-…` where we opened it
@@ -465,13 +450,7 @@ class Enrolment(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("campaign", "customer_id", "occasion", name="uq_enrolments_occasion"),
         Index("ix_enrolments_experiment", "experiment", "customer_id"),
-        Index(
-            "ix_enrolments_wake",
-            "campaign",
-            "wake_at",
-            sqlite_where=text("wake_at IS NOT NULL"),
-            postgresql_where=text("wake_at IS NOT NULL"),
-        ),
+        _partial("ix_enrolments_wake", "campaign", "wake_at", where="wake_at IS NOT NULL"),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     campaign: str
@@ -495,49 +474,14 @@ class Message(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("campaign", "step", "customer_id", "occasion", name="uq_messages_key"),
         UniqueConstraint("public_id", name="uq_messages_public"),
-        Index(
-            "ix_messages_ready",
-            "priority",
-            "ready_at",
-            sqlite_where=text("status = 'planned'"),
-            postgresql_where=text("status = 'planned'"),
-        ),
-        Index(
-            "ix_messages_claimed",
-            "lease_until",
-            sqlite_where=text("claim IS NOT NULL"),
-            postgresql_where=text("claim IS NOT NULL"),
-        ),
-        Index(
-            "ix_messages_contact",
-            "contact_id",
-            "sent_at",
-            sqlite_where=text("contact_id IS NOT NULL"),
-            postgresql_where=text("contact_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_messages_unknown",
-            "look_at",
-            sqlite_where=text("status = 'unknown'"),
-            postgresql_where=text("status = 'unknown'"),
-        ),
-        Index(
-            "ix_messages_tasks",
-            "priority",
-            "due_at",
-            sqlite_where=text("status = 'planned' AND blocked_by = 'person'"),
-            postgresql_where=text("status = 'planned' AND blocked_by = 'person'"),
-        ),
+        _partial("ix_messages_ready", "priority", "ready_at", where="status = 'planned'"),
+        _partial("ix_messages_claimed", "lease_until", where="claim IS NOT NULL"),
+        _partial("ix_messages_contact", "contact_id", "sent_at", where="contact_id IS NOT NULL"),
+        _partial("ix_messages_unknown", "look_at", where="status = 'unknown'"),
+        _partial("ix_messages_tasks", "priority", "due_at", where="status = 'planned' AND blocked_by = 'person'"),
         Index("ix_messages_customer", "customer_id"),
         Index("ix_messages_created", "campaign", "created_at"),
-        Index(
-            "ix_messages_provider",
-            "channel",
-            "provider_id",
-            unique=True,
-            sqlite_where=text("provider_id IS NOT NULL"),
-            postgresql_where=text("provider_id IS NOT NULL"),
-        ),
+        _partial("ix_messages_provider", "channel", "provider_id", where="provider_id IS NOT NULL", unique=True),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     public_id: str  # HMAC of the key: the same after a restore; the only id that leaves
@@ -602,13 +546,8 @@ class MessageEvent(SQLModel, table=True):
     __table_args__ = (
         Index("ix_events_customer", "customer_id", "at"),
         Index("ix_events_message", "message_id"),
-        Index(
-            "ix_events_bad",
-            "at",
-            sqlite_where=text("kind IN ('bounced', 'complained')"),
-            postgresql_where=text("kind IN ('bounced', 'complained')"),
-        ),
-        Index("ix_events_failed", "at", sqlite_where=text("kind = 'failed'"), postgresql_where=text("kind = 'failed'")),
+        _partial("ix_events_bad", "at", where="kind IN ('bounced', 'complained')"),
+        _partial("ix_events_failed", "at", where="kind = 'failed'"),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     event_id: str = Field(unique=True)  # the provider's, or made from its content: repeats are harmless
@@ -623,14 +562,7 @@ class Inbox(SQLModel, table=True):
     """Something a provider told us, as it came; kept under the provider's own id, so that repeats are harmless."""
 
     __tablename__ = "inbox"
-    __table_args__ = (
-        Index(
-            "ix_inbox_waiting",
-            "id",
-            sqlite_where=text("handled_at IS NULL"),
-            postgresql_where=text("handled_at IS NULL"),
-        ),
-    )
+    __table_args__ = (_partial("ix_inbox_waiting", "id", where="handled_at IS NULL"),)
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     event_id: str = Field(unique=True)
     provider: str  # twilio | sendgrid | imap
@@ -756,34 +688,11 @@ class Coupon(SQLModel, table=True):
 
     __tablename__ = "coupons"
     __table_args__ = (
-        Index(
-            "ix_coupons_pool",
-            "offer",
-            "status",
-            "id",
-            sqlite_where=text("status IN ('made', 'live')"),
-            postgresql_where=text("status IN ('made', 'live')"),
-        ),
-        Index(
-            "ix_coupons_customer",
-            "customer_id",
-            "offer",
-            sqlite_where=text("customer_id IS NOT NULL"),
-            postgresql_where=text("customer_id IS NOT NULL"),
-        ),
+        _partial("ix_coupons_pool", "offer", "status", "id", where="status IN ('made', 'live')"),
+        _partial("ix_coupons_customer", "customer_id", "offer", where="customer_id IS NOT NULL"),
         Index("ix_coupons_issued", "offer", "issued_at"),
-        Index(
-            "ix_coupons_expiring",
-            "expires_at",
-            sqlite_where=text("status = 'issued'"),
-            postgresql_where=text("status = 'issued'"),
-        ),
-        Index(
-            "ix_coupons_replaced",
-            "replaced_by",
-            sqlite_where=text("replaced_by IS NOT NULL"),
-            postgresql_where=text("replaced_by IS NOT NULL"),
-        ),
+        _partial("ix_coupons_expiring", "expires_at", where="status = 'issued'"),
+        _partial("ix_coupons_replaced", "replaced_by", where="replaced_by IS NOT NULL"),
     )
     id: int | None = Field(default=None, primary_key=True, sa_type=BigId)
     key: str = Field(unique=True)  # the code in capitals: carts do not tell them apart
@@ -811,12 +720,7 @@ class CouponMessage(SQLModel, table=True):
     __tablename__ = "coupon_messages"
     __table_args__ = (
         Index("ix_coupon_messages_coupon", "coupon_id"),
-        Index(
-            "ix_coupon_messages_open",
-            "message_id",
-            sqlite_where=text("NOT settled"),
-            postgresql_where=text("NOT settled"),
-        ),
+        _partial("ix_coupon_messages_open", "message_id", where="NOT settled"),
     )
     message_id: int = Field(primary_key=True, sa_type=BigId)
     coupon_id: int = Field(sa_type=BigId)

@@ -55,6 +55,25 @@ def test_most_of_the_set_is_read_exactly() -> None:
     assert sum(got == meant for got, meant in found) >= 0.9 * len(found)
 
 
+@pytest.mark.parametrize(
+    "polite",
+    ["{} por favor", "{}, porfa.", "Hola, {}", "{} gracias", "{} 🙏", "{} obrigado", "Boa tarde! {}", "{} please"],
+)
+def test_no_courtesy_makes_an_opt_out_less_certain(polite: str) -> None:
+    final = [text.rstrip(".! ") for text, _ in replies() if intents.read(text).opt_out is Certainty.FINAL]
+    doubted = [text for text in final if intents.read(polite.format(text)).opt_out is not Certainty.FINAL]
+    assert len(final) >= 400
+    assert doubted == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["me dan de baja porfa", "¿me podrían dar de baja, por favor?", "Señores: pido que me den de baja por favor"],
+)
+def test_who_asks_politely_is_heard(text: str) -> None:
+    assert intents.read(text).opt_out is Certainty.FINAL
+
+
 # --- the grammar -------------------------------------------------------------------------------------
 
 

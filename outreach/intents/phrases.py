@@ -5,6 +5,7 @@ Phrases: the lists in `data/`, one file a language, and what of them is found in
                            `{mand,envi}{e,en}` writes out every combination, `desuscri*` is every word so begun
     [spelling]             `xfa = por favor`: how else something is written
     [filler]               words that change nothing about what a whole message means
+    [courtesy]             such words that change nothing about a sentence either, at its ends
     [whole MEANING]        whole messages, parted by `;`
     [MEANING]              one phrase a line, to be found anywhere in a text
 
@@ -81,6 +82,7 @@ class Book:
 
     whole: dict[tuple[str, ...], str] = field(default_factory=dict)
     fillers: frozenset[str] = frozenset()
+    courtesies: frozenset[str] = frozenset()
     spellings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     by_word: Mapping[str, tuple[Phrase, ...]] = field(default_factory=dict)
@@ -102,6 +104,23 @@ class Book:
         """What a whole message says: without fillers, commas and the same word again."""
         kept = (one for one in tokens if one not in BOUNDARIES and one not in self.fillers)
         return tuple(one for one, _ in itertools.groupby(kept))
+
+    def without_courtesies(self, tokens: Sequence[str]) -> list[str]:
+        """Each part of a sentence without the courtesies at its ends: a `por favor` hides no end of a phrase."""
+        kept: list[str] = []
+        for is_boundary, part in itertools.groupby(tokens, BOUNDARIES.__contains__):
+            said = list(part)
+            while not is_boundary and said and said[-1] in self.courtesies:
+                said.pop()
+            while not is_boundary and said and said[0] in self.courtesies:
+                said.pop(0)
+            if is_boundary and (not kept or kept[-1] in BOUNDARIES):
+                kept[-1:] = [STOP] if kept and STOP in (kept[-1], *said) else kept[-1:]
+            else:
+                kept += said
+        while kept and kept[-1] in BOUNDARIES:
+            kept.pop()
+        return kept
 
     def _spelt(self, given: str) -> tuple[str, ...]:
         if given in self.spellings:
@@ -286,6 +305,7 @@ class _Made:
         self.whole: dict[tuple[str, ...], str] = {}
         self.wholes: list[tuple[str, str]] = []
         self.fillers: set[str] = set()
+        self.courtesies: set[str] = set()
         self.spellings: dict[str, tuple[str, ...]] = {}
         self.known: set[str] = set()
         self.beginnings: set[str] = set()
@@ -318,6 +338,8 @@ class _Made:
                 self.spellings["".join(words(written))] = tuple(words(meant))
         elif kind == "filler":
             self.fillers.update(words(line))
+        elif kind == "courtesy":
+            self.courtesies |= {*words(line)} - BOUNDARIES
         elif kind == "known":
             self.known.update(words(line))
         elif kind == "whole":
@@ -405,13 +427,14 @@ class _Made:
         misspelt: dict[str, set[str]] = defaultdict(set)
         told = [(words(line), meaning) for line, meaning in self.wholes]
         strong = self.strong | {one for line, meaning in told if meaning == "opt_out" for one in line}
-        known = self.known | self.fillers | {one for line, _ in told for one in line}
+        known = self.known | self.fillers | self.courtesies | {one for line, _ in told for one in line}
         for word in strong:
             if len(word) >= SHORTEST_MISSPELT:
                 for part in (word, *_less_one(word)):
                     misspelt[part].add(word)
         made = Book(
-            fillers=frozenset(self.fillers),
+            fillers=frozenset(self.fillers | self.courtesies),
+            courtesies=frozenset(self.courtesies),
             spellings=self.spellings,
             known=frozenset(known),
             by_word={one: tuple(phrases) for one, phrases in by_word.items()},

@@ -124,6 +124,8 @@ class _Reader:
             joined = [one for one in self.tokens if one != PAUSE]
             again = _level(joined, list(self.lists.find(joined)))
             level = _PROBABLE if again in (_FINAL, _PROBABLE) else level or (again if again != _HINT else "")
+        if level != _FINAL and (plain := self.lists.without_courtesies(self.tokens)) != self.tokens:
+            level = _surer(level, _level(plain, list(self.lists.find(plain))))
         if level == _FINAL:
             return Certainty.FINAL, True
         if not level:
@@ -205,6 +207,12 @@ def _level(tokens: Sequence[str], found: Sequence[Found]) -> str:
         meanings = {one.phrase.meaning for one in book().still(signs, left)} - {_FINAL}
         level = next((one for one in _LEVELS if one in meanings), "")
     return level
+
+
+def _surer(one: str, other: str) -> str:
+    """The surer of two levels; a hint is none where the text was already read without it."""
+    found = [level for level in (one, other) if level and (level != _HINT or level == one)]
+    return min(found, key=_LEVELS.index, default="")
 
 
 def _without(tokens: Sequence[str], found: Iterable[Found]) -> list[str]:

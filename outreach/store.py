@@ -372,15 +372,36 @@ def adopt_host(db: Database, host: str, *, adopt: bool) -> None:
     table = table_of(Installation)
     with write(db) as connection:
         lock(connection, Lock.PUBLISH)
-        known = (connection.execute(select(table.c.host)).scalar() or "").splitlines()
+        known = _hosts(connection)
         if known and host not in known and not adopt:
-            raise DatabaseError(
-                f"messages are sent from this database by {', '.join(known)}: a copy of it must not send as well;"
-                " if this is no copy, run `outreach run --adopt`"
-            )
+            raise _is_copy(known)
         if host not in known:
             hosts = [host] if db.is_sqlite else [*known, host]
             connection.execute(update(table).values(host="\n".join(hosts)))
+
+
+def refuse_copy(db: Database, host: str) -> None:
+    """
+    DatabaseError where somebody else sends from this SQLite file: copied with its folder, it would send again.
+
+    PostgreSQL has one database for all who send from it.
+    """
+    if db.is_sqlite:
+        with read(db) as connection:
+            known = _hosts(connection)
+        if known and host not in known:
+            raise _is_copy(known)
+
+
+def _hosts(connection: Connection) -> list[str]:
+    return (connection.execute(select(table_of(Installation).c.host)).scalar() or "").splitlines()
+
+
+def _is_copy(known: Sequence[str]) -> DatabaseError:
+    return DatabaseError(
+        f"messages are sent from this database by {', '.join(known)}: a copy of it must not send as well;"
+        " if this is no copy, run `outreach run --adopt`"
+    )
 
 
 def open_database(url: str, *, secret: str = "", timezone: str = "UTC", upgrade: bool | None = None) -> Database:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from outreach import cli, settings
+from outreach import cli, settings, store
 from outreach.cli import show
 from outreach.cli.workspace import HOMES
 from tests.copies import Original
@@ -480,6 +480,28 @@ def test_messages_are_listed_with_the_shop_s_ids(sent: Run) -> None:
     assert sent("messages", "--customer", "nobody").code == 1
     assert sent("messages", "--status", "lost").code == 2
     assert "Hola, Ana: gracias" in sent("messages").out
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "tick dispatch",
+        "send thanks/hello --to ana --channel sms --purpose service --yes",
+        "replies answer 1 --text Hola --yes",
+    ],
+)
+def test_a_copy_of_the_workspace_sends_nothing(shop: Run, database_url: str, verb: str) -> None:
+    assert shop("import").code == 0
+    assert shop("publish", "--yes").code == 0
+    db = store.open_database(database_url, secret="a secret for tests")
+    store.adopt_host(db, "elsewhere:/shop", adopt=False)
+    db.engine.dispose()
+
+    done = shop(*verb.split())
+
+    is_refused = "are sent from this database by elsewhere:/shop: a copy" in done.err
+    assert is_refused is database_url.startswith("sqlite")
+    assert done.code == 1 or not is_refused
 
 
 def test_cancel_ends_what_is_planned(shop: Run) -> None:

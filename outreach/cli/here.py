@@ -110,6 +110,13 @@ def database(settings: Settings) -> Database:
     return db
 
 
+def may_send(place: Here, db: Database) -> None:
+    """DatabaseError in a copy of the workspace, which would send what the original sends."""
+    from outreach import store
+
+    store.refuse_copy(db, store.this_host(place.settings.workspace))
+
+
 def channel(given: str | None) -> str | None:
     """`--channel` as given, or not given; wrong usage where there is no such channel."""
     from outreach.values import CHANNELS

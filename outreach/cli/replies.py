@@ -74,6 +74,7 @@ def answer(
 
     place = here.here(ctx)
     db = here.database(place.settings)
+    here.may_send(place, db)
     if text and template:
         raise OutreachError("give --text or --template, not both")
     to = answering.addressed(db, place.settings, place.now, reply, text=text, template=template)

@@ -49,6 +49,7 @@ def dispatch(
 
     place, stop = here.here(ctx), Stop()
     db = here.database(place.settings)
+    here.may_send(place, db)
     with stop_on_signals(stop):
         counts = dispatcher.dispatch(db, place.settings, place.now, limit=limit, stop=stop.is_set).as_json()
     paused = releases.paused(db)

@@ -86,6 +86,7 @@ def send(
         if as_json:
             show.as_json(_draft_as_json(draft))
         return
+    here.may_send(place, db)
     if draft.messages > 1 and not here.agreed(_question(draft), yes=yes):
         raise typer.Exit(1)
     stop = Stop()

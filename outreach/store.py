@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -451,6 +451,12 @@ def _from_json(text: str) -> Any:
 
 
 def _set_up_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def opening(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
+        if arguments[0] != ":memory:":
+            with suppress(OSError):  # there already; or SQLite says why it cannot be
+                os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL, 0o600))  # for nobody else to read
+
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we begin transactions ourselves

@@ -201,6 +201,17 @@ def test_a_now_without_offset_is_in_the_business_s_time_zone(run: Run) -> None:
     assert run("releases", "--json").json["releases"][0]["published_at"] == "2026-06-15T15:30:00+00:00"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--now 9999-12-31T23:59 status", "--now 0001-01-02 report retention", "messages --limit 99999999999999999999",
+        "replies list --limit 99999999999999999999", "rollback 99999999999999999999",
+    ],
+)  # fmt: skip
+def test_a_time_or_number_beyond_all_bounds_is_wrong_usage(run: Run, arguments: str) -> None:
+    assert run(*arguments.split()).code == 2
+
+
 def test_a_now_in_the_past_of_the_database_is_refused(sent: Run) -> None:
     done = sent("tick", "plan", "--now", "2026-06-01")
 
@@ -336,6 +347,7 @@ def test_import_counts_every_row_and_names_the_rejects_file(shop: Run) -> None:
     assert again["orders"] == {"read": 5, "created": 0, "updated": 0, "unchanged": 4, "rejected": 1}
     assert first["cases"] == {"read": 0, "created": 0, "updated": 0, "unchanged": 0, "rejected": 0}
     rejects = lines(Path(first["rejects_file"]))
+    assert Path(first["rejects_file"]).parent.stat().st_mode & 0o077 == 0
     assert any("2026-02-30" in " ".join(row) for row in rejects)
 
 

@@ -96,7 +96,9 @@ def test_a_person_is_shown_exported_and_erased(heard: Run, tmp_path: Path) -> No
     assert "ana@example.com" in shown.out
     assert "¿Cuándo llega" in shown.out
     assert done(heard("customer", "show", "ana", "--json")).json["orders_count"] == 2
+    (tmp_path / "ana.json").touch(mode=0o644)
     done(heard("customer", "export", "ana", "--to", "ana.json"))
+    assert (tmp_path / "ana.json").stat().st_mode & 0o077 == 0
     held = json.loads((tmp_path / "ana.json").read_text(encoding="utf-8"))["held"]
     assert held["replies"][0]["text"] == TEXT
     assert done(heard("customer", "export", "ana", "--json")).json["held"] == held

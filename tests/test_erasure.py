@@ -294,6 +294,19 @@ def test_an_address_that_somebody_else_has_too_stays_theirs(db: Database, shop: 
     assert [(row.kind, row.scope) for row in rows_of(db, Suppression)] == [("email", "address")]
 
 
+def test_of_a_number_that_two_share_each_has_what_they_wrote_themselves(db: Database, shop: Settings) -> None:
+    feed(db, shop, LATER, customers=[customer(9, phone=PHONE)])
+    heard = {
+        who: [row["text"] for row in customers.export(db, shop, who, LATER)["held"]["inbox"]] for who in ("c77", "c9")
+    }
+    assert "Soy Quetzalli Xochitl" in heard["c77"]
+    assert "Soy Quetzalli Xochitl" not in heard["c9"]
+
+    customers.erase(db, shop, "c77", LATER)
+
+    assert "soy quetzalli xochitl" not in dump(db)["inbox"]
+
+
 def test_an_id_that_is_itself_an_address_is_replaced(db: Database, shop: Settings) -> None:
     feed(db, shop, LATER, customers=[customer(9, customer_id="ana@example.net", email="ana@example.net")])
     done = customers.erase(db, shop, "ana@example.net", LATER)

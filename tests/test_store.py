@@ -98,6 +98,12 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
         store.open_database(f"sqlite:///{path}")
 
 
+def test_a_new_sqlite_file_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    with store.write(store.open_database(f"sqlite:///{tmp_path / 'new.db'}")) as connection:
+        store.lock(connection, store.Lock.FRESH)
+    assert {file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {0}
+
+
 def test_a_copy_elsewhere_must_be_adopted_and_only_postgresql_has_several_senders(db: store.Database) -> None:
     store.adopt_host(db, "one:/shop", adopt=False)
     store.adopt_host(db, "one:/shop", adopt=False)

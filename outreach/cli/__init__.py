@@ -28,6 +28,7 @@ from outreach import __version__, collect_less_often
 from outreach.errors import OutreachError
 
 NOW = "outreach.now"
+YEARS = range(1970, 3000)  # of `--now`: look-backs and waits reach no further than times can be written
 WORKSPACE = "outreach.workspace"
 YES = "outreach.yes"
 
@@ -94,9 +95,12 @@ def _keep_now(ctx: typer.Context, value: str | None) -> None:
     if value is None:
         return
     try:
-        ctx.meta[NOW] = datetime.fromisoformat(value)
+        now = datetime.fromisoformat(value)
     except ValueError:
         raise typer.BadParameter(f"{value!r} is not a time: write 2026-06-15 or 2026-06-15T09:30") from None
+    if now.year not in YEARS:
+        raise typer.BadParameter(f"{value!r} is not a time to work at: write one from {YEARS[0]} to {YEARS[-1]}")
+    ctx.meta[NOW] = now
 
 
 def _keep_workspace(ctx: typer.Context, value: Path | None) -> None:

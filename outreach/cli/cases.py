@@ -63,7 +63,7 @@ def list_(
         bool | None, typer.Option("--open/--closed", help="Only open ones, or only closed ones.")
     ] = None,
     assignee: Annotated[str | None, typer.Option(help="Only those that this person looks after.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=show.MOST, help="Only the first so many.")] = None,
     as_json: show.Json = False,
 ) -> None:
     """List cases: overdue ones first, then by target time; closed ones last."""

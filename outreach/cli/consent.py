@@ -130,6 +130,7 @@ def export(
         show.as_json(found)
         return
     to.touch(mode=0o600)  # for nobody else to read
+    to.chmod(0o600)  # one that was there already, too
     to.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     if as_json:
         show.as_json({"file": str(to)})

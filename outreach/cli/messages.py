@@ -27,7 +27,7 @@ def messages(
     status: Annotated[Status | None, typer.Option(help="Only those that stand so.")] = None,
     campaign: Annotated[str | None, typer.Option(help="Only those of this campaign.")] = None,
     customer: Annotated[str | None, typer.Option(help="Only those to this customer: the shop's own id.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the latest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=show.MOST, help="Only the latest so many.")] = None,
     as_json: show.Json = False,
 ) -> None:
     """List messages as they fall due, with the reason of each non-send."""

@@ -98,7 +98,9 @@ def listed(ctx: typer.Context, as_json: show.Json = False) -> None:
 @app.command()
 def rollback(
     ctx: typer.Context,
-    number: Annotated[int, typer.Argument(metavar="N", help="The number of the release to publish again.")],
+    number: Annotated[
+        int, typer.Argument(metavar="N", min=1, max=show.MOST, help="The number of the release to publish again.")
+    ],
     yes: Yes = False,
     as_json: show.Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ import typer
 import outreach
 from outreach import campaigns, conditions, models, render, settings, starter_kit
 from outreach.campaign_keys import TRIGGER_KEYS, UNTIL_WORDS
-from outreach.cli import VERBS, commands
+from outreach.cli import VERBS, commands, show
 
 FOLDER = Path(outreach.__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- Made from the code by `make docs`: change the code, not this page. -->"
@@ -136,7 +136,7 @@ def _values(param: Any, context: Any) -> str:
         return ", ".join(_code(word) for word in kind.split("|")) + ("; again for more" if several else "")
     bounds = ""
     if param.min is not None:
-        bounds = f"{param.min} or more" if param.max is None else f"{param.min} to {param.max}"
+        bounds = f"{param.min} or more" if param.max in (None, show.MOST) else f"{param.min} to {param.max}"
     named = not shown.startswith("<")  # by us: of an argument it is the name itself
     kind = (_code(shown) if named and _is_option(param) else "") if named else PLAIN.get(kind, kind)
     return ", ".join(text for text in (kind if named or not bounds else "", bounds) if text)

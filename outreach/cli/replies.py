@@ -22,7 +22,7 @@ def list_(
     unanswered: Annotated[
         bool, typer.Option("--unanswered", help="Only those that want an answer and have had none.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the latest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=show.MOST, help="Only the latest so many.")] = None,
     as_json: show.Json = False,
 ) -> None:
     """List what people wrote, the oldest first, with the message and order it answers."""

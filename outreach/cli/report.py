@@ -145,7 +145,7 @@ def coupons(
     since: From = None,
     until: To = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many offers: those that gave out the most codes.")
+        int | None, typer.Option(min=1, max=show.MOST, help="Only so many offers: those that gave out the most codes.")
     ] = None,
     csv: Csv = None,
     as_json: show.Json = False,

@@ -41,7 +41,9 @@ def plan(ctx: typer.Context, as_json: show.Json = False) -> None:
 @tick.command()
 def dispatch(
     ctx: typer.Context,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many messages.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=show.MOST, help="At most this many messages.")
+    ] = None,
     as_json: show.Json = False,
 ) -> None:
     """Send the messages that are due and that every rule lets pass."""
@@ -69,7 +71,9 @@ def dispatch(
 @tick.command()
 def receive(
     ctx: typer.Context,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Handle at most this many events.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=show.MOST, help="Handle at most this many events.")
+    ] = None,
     as_json: show.Json = False,
 ) -> None:
     """Make facts and replies of what providers and people told us."""
@@ -88,7 +92,9 @@ def receive(
 @tick.command()
 def reconcile(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Ask about at most this many messages.")] = 500,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=show.MOST, help="Ask about at most this many messages.")
+    ] = 500,
     as_json: show.Json = False,
 ) -> None:
     """Look for messages in doubt at their providers, and settle those that evidence settles."""
@@ -112,7 +118,7 @@ def reconcile(
 @tick.command()
 def mail(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Read at most this many mails.")] = 500,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=show.MOST, help="Read at most this many mails.")] = 500,
     as_json: show.Json = False,
 ) -> None:
     """Fetch new mail from the mailbox of the settings."""

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+MOST = 1_000_000_000  # rows or messages that may be asked for at once
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 PIPE_WIDTH = 160  # columns when nobody's terminal says how wide it is

@@ -51,12 +51,18 @@ def _by_customer(model: type[SQLModel], kept: str, **emptied: Any) -> Holding:
     return Holding(model, _of(_columns(model).customer_id, "customers"), emptied, _kept(kept))
 
 
-def _heard(whose: Whose, contacts: str) -> ColumnElement[bool]:
-    """What providers said: by whose address it is, by the message, or by the address as it came."""
-    inbox = _columns(models.Inbox)
+def _heard(whose: Whose) -> ColumnElement[bool]:
+    """
+    What providers said: by whose address it is, by the message, by the reply, or by the address as it came.
+
+    By an address that they share, only what is known to be theirs: another customer may have written the rest.
+    """
+    inbox, replies = _columns(models.Inbox), _columns(models.Reply)
+    written = select(replies.event_id).where(among(replies.customer_id, whose.customers))
     return or_(
-        among(inbox.contact_id, getattr(whose, contacts)),
+        among(inbox.contact_id, whose.alone),
         among(inbox.message_id, whose.messages),
+        inbox.event_id.in_(written),
         among(func.lower(inbox.address), whose.addresses),
     )
 
@@ -182,13 +188,12 @@ HOLDINGS = (
     _by_customer(models.MessageEvent, "id event_id message_id customer_id kind at", detail=...),
     Holding(
         models.Inbox,
-        lambda whose: _heard(whose, "contacts"),
+        _heard,
         {"address": None, "text": "", "raw": {}},
         _kept(
             "id event_id provider channel kind at received_at public_id provider_id code detail fault contact_id"
             " message_id handled_at"
         ),
-        own=lambda whose: _heard(whose, "alone"),
     ),
     Holding(
         models.Reply,

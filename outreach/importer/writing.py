@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -92,9 +93,9 @@ def transaction(run: Run) -> Iterator[Connection]:
 
 
 def settle(db: Database) -> None:
-    """After an import: SQLite's write-ahead log is written back, and kept short again."""
+    """After an import: SQLite's write-ahead log is written back as far as it can be, and kept short again."""
     if db.is_sqlite:
-        with db.engine.connect() as connection:
+        with suppress(sqlite3.Error), db.engine.connect() as connection:
             raw: Any = connection.connection.dbapi_connection
             raw.execute(f"PRAGMA wal_autocheckpoint = {store.CHECKPOINT}")
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -216,7 +217,7 @@ def list_rejects(run: Run, file: str, refusals: Sequence[Refusal]) -> None:
     if not refusals:
         return
     path = _rejects_folder(run) / f"import-{run.id}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # people's data
     first = run.counts.rejects_file is None  # what is there by then is of another database
     with path.open("w" if first else "a", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)

@@ -814,6 +814,7 @@ class Reject(SQLModel, table=True):
     column: str
     value: str
     reason: str
+    customer: str = Field(default="", sa_column_kwargs={"server_default": ""})  # whose row it is, by the shop's id
 
 
 class Tick(SQLModel, table=True):

@@ -294,6 +294,21 @@ def test_an_address_that_somebody_else_has_too_stays_theirs(db: Database, shop: 
     assert [(row.kind, row.scope) for row in rows_of(db, Suppression)] == [("email", "address")]
 
 
+def test_what_was_refused_of_a_person_s_rows_is_theirs(db: Database, shop: Settings) -> None:
+    feed(
+        db, shop, LATER, customers=[customer(77, email="quetzalli.xochitl@gmail,com")],
+        orders=[order(80, "c77", NOW, total="12 pesos para quetzalli")],
+        cases=[{"case_id": "k2", "customer_id": "c77", "kind": "queja de xochitl", "opened_at": NOW}],
+    )  # fmt: skip
+    refused = [row["value"] for row in customers.export(db, shop, "c77", LATER)["held"]["rejects"]]
+    assert {"quetzalli.xochitl@gmail,com", "12 pesos para quetzalli", "queja de xochitl"} <= set(refused)
+
+    customers.erase(db, shop, "c77", LATER)
+
+    assert [row.value for row in rows_of(db, Reject) if row.value] == ["Xochitl no es correo"]  # another's
+    assert {row.customer for row in rows_of(db, Reject)} == {"", "c3"}
+
+
 def test_of_a_number_that_two_share_each_has_what_they_wrote_themselves(db: Database, shop: Settings) -> None:
     feed(db, shop, LATER, customers=[customer(9, phone=PHONE)])
     heard = {

@@ -91,10 +91,12 @@ def _case_notes(whose: Whose) -> ColumnElement[bool]:
 
 
 def _rejected(whose: Whose) -> ColumnElement[bool]:
-    """Cells that an import refused and that hold one of the person's addresses, or their id."""
-    value = func.lower(_columns(models.Reject).value)
+    """Cells that an import refused of the person's rows, and what it refused that holds one of their addresses, or their id."""
+    rejects = _columns(models.Reject)
+    value = func.lower(rejects.value)
     needles = [*whose.addresses, *([whose.name.lower()] if len(whose.name) > 3 else [])]
-    return or_(*(value.contains(needle, autoescape=True) for needle in needles)) if needles else value.is_(None)
+    of_theirs = and_(rejects.customer == whose.name, rejects.customer != "")
+    return or_(of_theirs, *(value.contains(needle, autoescape=True) for needle in needles))
 
 
 _FACTS = frozenset(
@@ -233,7 +235,7 @@ HOLDINGS = (
         kept=_kept("message_id coupon_id at settled doubted"),
     ),
     _by_customer(models.CouponRedemption, "id key coupon_id offer customer_id order_id at source verdict recorded_at"),
-    Holding(models.Reject, _rejected, {"value": ""}, _kept("id import_id file line column reason")),
+    Holding(models.Reject, _rejected, {"value": "", "customer": ""}, _kept("id import_id file line column reason")),
 )
 
 # Tables in which nobody is named.

@@ -5,7 +5,7 @@ Reading orders: rows of cells → orders with their lines, column by column. Pur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import compress
 from typing import Any, NamedTuple
@@ -112,8 +112,8 @@ def parsed(reading: Reading, batch: Batch, refused: list[Refusal]) -> Columns:
     refusals: Refusals = {}
     orders = _orders(reading, batch, ends, refusals)
     counts.read += len(orders["external_id"])
-    for found in refusals.values():
-        refused += found
+    for n, found in refusals.items():
+        refused += [replace(refusal, customer=orders["customer"][n] or "") for refusal in found]
     dead = {n for n, found in refusals.items() if any(refusal.column in _FATAL for refusal in found)}
     counts.rejected += len(dead)
     if dead:

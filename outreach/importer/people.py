@@ -207,7 +207,7 @@ def _people(
     counts.rejected += len(ids) - len(people)
     return _last_of_each(run, people, batch, ids, refusals), [
         *batch.refusals,
-        *(refusal for n in sorted(refusals) for refusal in refusals[n]),
+        *(replace(refusal, customer=ids[n] or "") for n in sorted(refusals) for refusal in refusals[n]),
     ]
 
 

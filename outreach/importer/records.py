@@ -8,7 +8,7 @@ it. Of several rows with one id the last that can be used wins.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -186,7 +186,7 @@ def _records(
             last[ids[n]].replaced + 1 if ids[n] in last else 0,
         )
         last[ids[n]] = record
-    refused += [refusal for n in sorted(refusals) for refusal in refusals[n]]
+    refused += [replace(refusal, customer=customers[n] or "") for n in sorted(refusals) for refusal in refusals[n]]
     return list(last.values())
 
 

@@ -207,8 +207,8 @@ def write_fresh(connection: Connection, changes: Sequence[Change]) -> None:
 
 def write_rejects(connection: Connection, run: Run, file: str, refusals: Sequence[Refusal]) -> None:
     """Keep what was refused in the rejects table."""
-    columns = ("import_id", "file", "line", '"column"', "value", "reason")
-    kept = [(run.id, file, r.line, r.column, r.value[:KEPT], r.reason) for r in refusals]
+    columns = ("import_id", "file", "line", '"column"', "value", "reason", "customer")
+    kept = [(run.id, file, r.line, r.column, r.value[:KEPT], r.reason, r.customer) for r in refusals]
     many(connection, insert_into("rejects", columns), kept)
 
 

@@ -51,6 +51,7 @@ class Refusal:
     column: str
     value: str
     reason: str
+    customer: str = ""  # whose row it is, by the shop's id, where that can be read
 
 
 @dataclass(frozen=True)

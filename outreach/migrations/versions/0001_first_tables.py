@@ -631,6 +631,7 @@ def upgrade() -> None:
         sa.Column("column", sa.String(), nullable=False),
         sa.Column("value", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("customer", sa.String(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_rejects_import", "rejects", ["import_id"], unique=False)

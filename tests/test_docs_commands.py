@@ -45,7 +45,7 @@ def test_what_the_help_shows_of_an_option_stands_in_the_reference() -> None:
             for least in re.findall(r"\[.*?\b(\d+)<=x|x>=(\d+)", text):
                 assert f"{''.join(least)} " in row, (path, text)
                 looked += 1
-            assert ("required" in row.split("|")[-2]) == ("[required]" in text), (path, text)
+            assert ("required" in row.split("|")[-2]) == ("required]" in text), (path, text)
     assert looked > 30
 
 

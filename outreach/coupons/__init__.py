@@ -23,7 +23,7 @@ from outreach.coupons.forms import FORMS, rows
 from outreach.coupons.holding import State
 from outreach.coupons.listing import STATUSES, Books, Coupon, Redeemed, books, check_offer, codes, listed, uses
 from outreach.coupons.making import Taken, activate, activate_all, make, offer_of, take, void
-from outreach.coupons.redeeming import Bought, Use, Verdict, from_orders, order_key, record, redeem, take_back
+from outreach.coupons.redeeming import Bought, Use, Verdict, from_orders, join, order_key, record, redeem, take_back
 from outreach.coupons.settling import doubted, settle
 from outreach.coupons.supply import Low, running_out
 
@@ -53,6 +53,7 @@ __all__ = [
     "codes",
     "doubted",
     "from_orders",
+    "join",
     "key_of",
     "listed",
     "make",

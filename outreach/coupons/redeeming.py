@@ -3,7 +3,8 @@ Redeeming: a code was used at the shop, as an order, an event or a person says.
 
 Every use is kept, also one that should not have been possible: whether it is valid follows from all uses of the code
 in the order of their times, never from the order in which they were heard of. The same use told twice, or once by an
-order and once by an event that names this order, is one use.
+order and once by an event that names this order, is one use. What an event or a person told of an order that has not
+been imported is joined to it when it comes in.
 
     valid            by its owner (or anybody, where the offer's codes are shareable), in time, and not too often
     wrong_customer   by somebody else, who has none of the owner's addresses either
@@ -15,6 +16,7 @@ order and once by an event that names this order, is one use.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +30,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from outreach import naming, store
 from outreach.coupons.codes import key_of, named
 from outreach.coupons.holding import State, coupons, lock, redemptions
-from outreach.errors import NotFound
+from outreach.errors import NotFound, OutreachError
 from outreach.models import Customer, MessageEvent, Order, table
 from outreach.settings import Settings
-from outreach.store import Database, among
+from outreach.store import Database, Lock, among
 
 _customers, _events, _orders = table(Customer), table(MessageEvent), table(Order)
 UNISSUED = "it was used without having been given out"
@@ -57,7 +59,7 @@ class Use:
     at: datetime
     source: str  # order | event | person
     customer_id: int | None = None
-    order_id: int | None = None
+    order: str | None = None  # the shop's own id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +84,58 @@ def from_orders(
     """
     Take over what imported orders say, within the import's own transaction and before it writes `fresh`.
 
-    `changed` are those that were there before: what they said then and say no more is taken back. Costs one
-    look-up where no order names a code that we know.
+    `changed` are those that were there before: what they said then and say no more is taken back; what events and
+    people told of them stands, and is judged again. Costs one look-up where no order names a code that we know.
     """
+    bought = [one for one in orders if one.code]
     uses = [
-        Use(order_key(one.name, code), code, one.at, "order", one.customer_id, one.id)
-        for one in orders
-        if one.code
-        for code in named(one.code)
+        Use(order_key(one.name, code), code, one.at, "order", one.customer_id, one.name)
+        for one in bought
+        for code in named(one.code or "")
     ]
     known = _known(connection, settings, uses) if uses else {}
-    former = _former(connection, changed) if changed else []
+    former = _of_orders(connection, changed) if changed else []
     if known or former:
-        _write(connection, settings, now, [use for use in uses if key_of(use.code) in known], former)
+        uses = [use for use in uses if key_of(use.code) in known]
+        said = {use.key for use in uses}
+        gone = [row for row in former if row.source == "order" and row.key not in said]
+        _write(connection, settings, now, uses, {one.name: one.id for one in bought}, former=former, gone=gone)
+
+
+def join(connection: Connection, settings: Settings, now: datetime, orders: Mapping[str, tuple[int, int]]) -> None:
+    """
+    Join to orders that have just come in what events and people told of them before.
+
+    `orders` are the id and the customer of each by the shop's own id. Costs one look-up where no order is awaited.
+    """
+    if not orders or connection.execute(_AWAITED).first() is None:
+        return
+    names = {_awaited(name): name for name in orders}
+    told = _of_orders(connection, names)
+    uses = []
+    for row in told:
+        name = names[row.order_id]
+        number, buyer = orders[name]
+        code = row.key.removeprefix(order_key(name, ""))
+        who = buyer if row.customer_id is None else row.customer_id
+        uses.append(Use(row.key, code, row.at, row.source, who, name))
+    if uses:
+        _write(connection, settings, now, uses, {name: number for name, (number, _) in orders.items()})
 
 
 def record(connection: Connection, settings: Settings, now: datetime, uses: Sequence[Use]) -> dict[str, Verdict]:
     """
     Take over uses within the caller's writing transaction; gives the verdict on each by its key.
 
-    A code that nobody knows is in none of the ledger's books, and in nothing that is given back.
+    A code that nobody knows is in none of the ledger's books, and in nothing that is given back. Where a use names
+    an order, the caller holds the lock of imports: the order is either found here, or joined when it comes in.
     """
     known = _known(connection, settings, uses)
     wanted = [use for use in uses if key_of(use.code) in known]
     if not wanted:
         return {}
-    _write(connection, settings, now, wanted, [])
+    placed = _placed(connection, {use.order for use in wanted if use.order is not None})
+    _write(connection, settings, now, wanted, {name: row.id for name, row in placed.items()})
     r = redemptions.c
     rows = connection.execute(select(r.key, r.verdict).where(among(r.key, {use.key for use in wanted})))
     return {row.key: Verdict(row.verdict) for row in rows}
@@ -117,7 +145,7 @@ def take_back(connection: Connection, settings: Settings, now: datetime, keys: C
     """An event does not say these uses any more; what an order says stands."""
     r = redemptions.c
     if gone := connection.execute(select(redemptions).where(among(r.key, keys), r.source != "order")).all():
-        _write(connection, settings, now, [], gone)
+        _write(connection, settings, now, [], {}, former=gone, gone=gone)
 
 
 # --- which codes are ours --------------------------------------------------------------------------
@@ -136,28 +164,50 @@ def _shared(settings: Settings) -> dict[str, str]:
     return {key_of(one.shared_code): name for name, one in settings.offers.items() if one.shared_code}
 
 
-def _former(connection: Connection, orders: Collection[int]) -> list[Any]:
-    return list(connection.execute(select(redemptions).where(among(redemptions.c.order_id, orders))))
+# --- of which orders -------------------------------------------------------------------------------
+
+_AWAITED = select(redemptions.c.id).where(redemptions.c.order_id < 0).limit(1)
+
+
+def _awaited(order: str) -> int:
+    """What `order_id` is until the order is imported: below 0, and found by its index from the order's name."""
+    return -1 - (int.from_bytes(hashlib.sha256(order.encode()).digest()[:8]) >> 1)
+
+
+def _of_orders(connection: Connection, orders: Collection[int]) -> Sequence[Any]:
+    return connection.execute(select(redemptions).where(among(redemptions.c.order_id, orders))).all()
+
+
+def _placed(connection: Connection, names: Collection[str]) -> dict[str, Any]:
+    """The orders that have been imported, of those with these ids of the shop's own."""
+    o = _orders.c
+    query = select(o.external_id, o.id, o.customer_id).where(among(o.external_id, names))
+    return {row.external_id: row for row in connection.execute(query)} if names else {}
 
 
 # --- writing ---------------------------------------------------------------------------------------
 
 
 def _write(
-    connection: Connection, settings: Settings, now: datetime, uses: Sequence[Use], former: Sequence[Any]
+    connection: Connection,
+    settings: Settings,
+    now: datetime,
+    uses: Sequence[Use],
+    orders: Mapping[str, int],
+    *,
+    former: Sequence[Any] = (),
+    gone: Sequence[Any] = (),
 ) -> None:
-    """What is said now, instead of what was said before; then the verdicts on every code concerned."""
+    """Write the uses, without those of the former that are `gone`; then the verdicts on every code concerned."""
     known = _known(connection, settings, uses)
     # All of them at once: a transaction of the import comes here twice, and takes no offer out of its turn.
     lock(connection, {*settings.offers, *known.values(), *(row.offer for row in former)})
-    said = {use.key for use in uses}
-    gone = [row for row in former if row.key not in said]
     if gone:
         connection.execute(delete(redemptions).where(among(redemptions.c.id, {row.id for row in gone})))
         _drop_events(connection, [row.key for row in gone])
     concerned = {row.coupon_id for row in former if row.coupon_id is not None}
     c = coupons.c
-    before = select(redemptions.c.coupon_id).where(among(redemptions.c.key, said))
+    before = select(redemptions.c.coupon_id).where(among(redemptions.c.key, {use.key for use in uses}))
     concerned |= {i for i in connection.execute(before).scalars() if i is not None}
     if uses:
         own = {row.key: row for row in connection.execute(select(coupons).where(among(c.key, set(known))))}
@@ -166,7 +216,8 @@ def _write(
         for use in {use.key: use for use in uses}.values():
             key = key_of(use.code)
             coupon = own[key].id if key in own else _meant(theirs[use.customer_id, known[key]], use.at)
-            rows.append(_row(use, coupon, known[key], now))
+            order = None if use.order is None else orders.get(use.order, _awaited(use.order))
+            rows.append(_row(use, coupon, known[key], order, now))
             if coupon is not None:
                 concerned.add(coupon)
         _upsert(connection, rows)
@@ -196,13 +247,13 @@ def _meant(rows: Sequence[Any], at: datetime) -> int | None:
     return int((earlier or rows[:1])[-1].id)
 
 
-def _row(use: Use, coupon: int | None, offer: str, now: datetime) -> dict[str, Any]:
+def _row(use: Use, coupon: int | None, offer: str, order: int | None, now: datetime) -> dict[str, Any]:
     return {
         "key": use.key,
         "coupon_id": coupon,
         "offer": offer,
         "customer_id": use.customer_id,
-        "order_id": use.order_id,
+        "order_id": order,
         "at": use.at,
         "source": use.source,
         "verdict": Verdict.NOT_ISSUED,
@@ -324,7 +375,8 @@ def _stand(connection: Connection, coupon: Any, uses: Sequence[Any], valid: Sequ
     """
     values: dict[str, Any] = {"used": len(valid)}
     values["redeemed_at"] = valid[0].at if valid else None
-    values["order_id"] = valid[0].order_id if valid else None
+    order = valid[0].order_id if valid else None
+    values["order_id"] = None if order is None or order < 0 else order  # below 0: it has not been imported
     if coupon.customer_id is None and uses and coupon.status in (State.MADE, State.LIVE):
         values |= {"status": State.VOID, "voided_at": now, "reason": UNISSUED}
     elif coupon.customer_id is not None:
@@ -375,20 +427,22 @@ def redeem(
     """
     A person says that a code was used, at the counter for instance; gives the verdict on it.
 
-    Without a customer it is taken that its owner used it. With an order, that an import brings later or has
-    brought, it is one use and not two.
+    Without a customer it is taken that the order's did, or else the code's owner. With an order, that an import
+    brings later or has brought, it is one use and not two.
 
     Raises:
         NotFound: there is no such code or customer.
+        OutreachError: everybody has this code, and nobody says who used it.
     """
     with store.write(db) as connection:
+        store.lock(connection, Lock.IMPORT)
         who = _person(connection, customer) if customer is not None else None
-        bought = _order(connection, order) if order is not None else None
-        if bought is not None and who is None:
+        if who is None and order is not None and (bought := _placed(connection, [order]).get(order)) is not None:
             who = bought.customer_id
+        if who is None and key_of(code) in _shared(settings):
+            raise OutreachError(f"everybody has the code {code}: say who used it, with --customer")
         key = order_key(order, code) if order is not None else f"person:{key_of(code)}:{store.micros(now)}"
-        use = Use(key, code, now, "person", who, bought.id if bought is not None else None)
-        found = record(connection, settings, now, [use])
+        found = record(connection, settings, now, [Use(key, code, now, "person", who, order)])
     if not found:
         raise NotFound(f"there is no code {code!r}: `outreach coupons list` shows those there are")
     return found[key]
@@ -400,7 +454,3 @@ def _person(connection: Connection, name: str) -> int:
     if row is None:
         raise naming.no_customer(connection, name)
     return int(row.merged_into or row.id)
-
-
-def _order(connection: Connection, name: str) -> Any:
-    return connection.execute(select(_orders.c.id, _orders.c.customer_id).where(_orders.c.external_id == name)).first()

@@ -234,9 +234,10 @@ def _redeem(connection: Connection, run: Run, stored: Mapping[str, Row], after: 
 
 def _use(row: Row) -> Use:
     fields = from_json(row[5])
-    code, order = fields["code"], fields.get("order")
-    key = coupons.order_key(str(order).strip(), code) if order is not None else f"event:{row[1]}"
-    return Use(key, code, from_micros(row[4]), "event", row[2])
+    code = fields["code"]
+    order = str(fields["order"]).strip() if fields.get("order") is not None else None
+    key = coupons.order_key(order, code) if order is not None else f"event:{row[1]}"
+    return Use(key, code, from_micros(row[4]), "event", row[2], order)
 
 
 def _hash(event: Posted) -> bytes:

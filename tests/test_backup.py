@@ -34,12 +34,14 @@ from sqlalchemy import (
 )
 from sqlmodel import SQLModel
 
-from outreach import backup, channels, cli, dispatcher, inbox, planner, releases, store
+from outreach import alerts, backup, channels, cli, dispatcher, inbox, planner, releases, store
 from outreach.backup import aftermath, files, on_postgresql
 from outreach.channels import OptOut, Silent
 from outreach.cli import here
 from outreach.errors import ChannelError, ClockError, DatabaseError, OutreachError
+from outreach.inbox import ledger
 from outreach.models import (
+    Alarm,
     CampaignState,
     Consent,
     Contact,
@@ -948,9 +950,10 @@ def test_a_code_that_may_have_been_given_out_since_the_backup_goes_to_nobody_els
     ]
     place.add(Coupon, *codes)
 
-    place.restore(place.back_up())
+    restored = place.restore(place.back_up())
 
     rows = place.rows(Coupon)
+    assert restored.after.void_codes == {"back": 2}
     assert [row.status for row in rows] == ["void", "void", "issued", "redeemed"]
     assert [row.voided_at for row in rows] == [LATER, LATER, None, None]
     assert "given out after the backup" in rows[0].reason
@@ -971,6 +974,28 @@ def test_every_campaign_is_paused_and_waits_for_a_person(place: Place) -> None:
         assert states[name].paused_reason.startswith("restored from the backup of 2026-06-15 15:00 UTC")
     db = place.open()
     assert releases.resume(db, "greet", LATER) == ["greet"]
+
+
+def test_a_restore_is_one_alarm_whatever_it_pauses(place: Place) -> None:
+    """Not what had been paused before, nor what is paused later."""
+    state = _row(_states, 1) | {"paused_at": None, "paused_reason": ""}
+    before = {**state, "name": "before", "paused_at": NOW, "paused_reason": "volume brake: too many"}
+    place.add(CampaignState, *({**state, "name": name} for name in ("greet", "thank", dispatcher.MANUAL)), before)
+    place.restore(place.back_up())
+    db = place.open()
+
+    first = alerts.watch(db, place.settings, LATER + timedelta(minutes=1))
+    told = {row.name: row.text for row in shop.rows_of(db, Alarm) if not row.name.startswith(".")}
+    for name in ("greet", "thank"):
+        releases.resume(db, name, LATER + timedelta(minutes=2))
+    partly = alerts.watch(db, place.settings, LATER + timedelta(minutes=3))
+    releases.resume(db, dispatcher.MANUAL, LATER + timedelta(minutes=4))
+    last = alerts.watch(db, place.settings, LATER + timedelta(minutes=5))
+
+    assert set(told) == {"restored", "paused:before"}
+    assert "todo quedó en pausa" in told["restored"]
+    assert told["restored"].endswith(" 3.")
+    assert [(one.begun, one.over) for one in (first, partly, last)] == [(2, 0), (0, 0), (0, 1)]
 
 
 def test_the_database_remembers_of_when_it_is_and_refuses_an_earlier_now(place: Place) -> None:
@@ -1126,6 +1151,23 @@ def test_what_the_replaced_database_knows_of_opt_outs_comes_along(place: Place) 
     hashes = {row.id: row.address_hash for row in place.rows(Contact)}
     revoked = {(hashes[row.contact_id], row.status, row.words) for row in place.rows(Consent)}
     assert revoked == {(contact(n)["address_hash"], "revoked", "BAJA") for n in (1, 3)}
+
+
+def test_a_no_that_staff_recorded_comes_along_and_is_counted(place: Place) -> None:
+    place.add(Contact, contact(1, "phone"))
+    place.add(Customer, _row(table(Customer), 1))
+    place.add(Consent, line(1, channel="sms", status="granted", at=NOW - timedelta(days=9), by="shop"))
+    file = place.back_up()
+    said = line(1, channel="sms", by="person", source="command line", words="no more, on the phone")
+    place.add(Consent, said, {**said, "channel": "whatsapp"})
+
+    restored = place.restore(file)
+
+    assert restored.after.opt_outs == 1  # so many addresses, however much was said of each
+    with place.looked_into() as db, store.read(db) as connection:
+        lines = ledger.in_force(connection, [1])
+    assert lines[1, "sms"] == ledger.Line("revoked", said["at"], "person", "command line", "no more, on the phone")
+    assert lines[1, "whatsapp"].status == "revoked"
 
 
 def test_opt_outs_of_a_database_with_another_secret_do_not_come_along(
@@ -1358,6 +1400,36 @@ def test_backup_and_restore_from_the_command_line(run: Run, workspace: Path) -> 
     status = run("status", "--json").json
     assert status["messages"] == {"unknown": 1}
     assert "look at what is in doubt" in status["paused"][0]["reason"]
+
+
+def test_what_a_restore_keeps_and_what_it_makes_void_is_printed_with_what_to_do_next(run: Run, workspace: Path) -> None:
+    place = Place(
+        Settings(workspace, Business("Luna", "UTC", "MXN"), database=f"sqlite:///{workspace / 'outreach.db'}")
+    )
+    blank = {"offer": "back", "uses": 1, "shareable": False, "used": 0, "made_at": NOW, "reason": "", "status": "live"}
+    place.add(Coupon, *({**blank, "key": f"K{n}", "code": f"k{n}"} for n in range(1_200)))
+    place.add(Contact, contact(1))
+    run("db", "backup", "safe.sqlite", "--now", NOW.isoformat())
+    place.add(Consent, line(1, by="person"))
+
+    done = run("db", "restore", "safe.sqlite", "--yes", "--now", LATER.isoformat())
+    plain = run("db", "restore", "safe.sqlite", "--yes", "--json", "--now", LATER.isoformat()).json
+
+    words = [" ".join(said.split()) for said in done.out.splitlines()]
+    assert "back 1,200" in words
+    assert any(said.startswith("outreach coupons make OFFER makes new codes") for said in words)
+    assert any("a revoked consent" in said and said.endswith(" 1") for said in words)
+    assert (plain["void_codes"], plain["opt_outs_kept"]) == ({"back": 1_200}, 1)
+
+
+def test_nothing_is_printed_where_a_program_reads_when_nobody_can_be_asked(run: Run, workspace: Path) -> None:
+    run("db", "backup", "safe.sqlite", "--now", NOW.isoformat())
+
+    done = run("db", "restore", "safe.sqlite", "--json", "--now", LATER.isoformat())
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("Nothing was changed.\n")
+    assert not list(workspace.glob("backups/outreach-replaced*"))
 
 
 def test_backup_and_restore_as_json(run: Run, workspace: Path) -> None:

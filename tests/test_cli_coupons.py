@@ -148,6 +148,17 @@ def test_codes_of_a_file_are_taken_and_what_is_wrong_is_said_by_line(here: Run, 
     assert taken.err == f"{Path('.') / 'data' / 'codes.csv'}:4: refused: line 2 has the same code\n"
 
 
+def test_no_codes_are_made_where_the_file_for_them_cannot_be_written(here: Run, tmp_path: Path) -> None:
+    result = here("coupons", "make", "back15", "5", "--output", "nowhere/codes.csv", "--now", NOON)
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err == f"{Path('nowhere') / 'codes.csv'} cannot be written: No such file or directory\n"
+    assert done(here("coupons", "list", "--offer", "back15", "--json", "--now", NOON)).json["coupons"] == []
+    (tmp_path / "codes.csv").write_text("code\nOLD\n", encoding="utf-8")
+    assert here("coupons", "make", "back15", "9000000", "-o", "codes.csv", "--now", NOON).code == 1
+    assert (tmp_path / "codes.csv").read_text(encoding="utf-8") == "code\nOLD\n"
+
+
 @pytest.mark.parametrize(
     ("form", "heading", "cells"),
     [
@@ -185,6 +196,7 @@ def test_an_export_is_what_the_cart_takes_in_and_comes_back_as_activate_reads_it
         (("activate",), 2, "name the file of codes that the cart knows now, or --all OFFER"),
         (("activate", "nowhere.csv"), 1, "nowhere.csv: it cannot be read: No such file or directory"),
         (("redeem", "NOBODYS"), 1, "there is no code 'NOBODYS'"),
+        (("redeem", "todos5"), 1, "everybody has the code todos5: say who used it, with --customer"),
         (("void", "NOBODYS"), 1, "there is no code 'NOBODYS'"),
         (("list", "--customer", "nobody"), 1, "there is no customer 'nobody': give the shop's own id"),
         (("export", "all"), 1, "the offer all has one code for everybody: enter TODOS5 in the shop's cart"),

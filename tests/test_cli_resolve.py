@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ CAMPAIGN = """
     steps: [{{id: hello, after: 0 minutes, channel: {channel}, template: m}}]
 """
 LATER = "2026-06-15T16:00Z"
+AFTER = NOW + timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,54 @@ def test_a_dry_run_shows_them_and_writes_nothing(shop: Doubtful) -> None:
     assert one["message_id"] == f"<{one['id']}@tiendaluna.example>"
     assert (one["campaign"], one["at"]) == ("mails", "2026-06-15T15:00:00+00:00")
     assert shop.messages() == before
+
+
+def test_what_the_restore_put_in_doubt_is_settled_apart_from_what_was_in_doubt_before(shop: Doubtful) -> None:
+    """Also in doubt: what is planned only after the restore, and was due before it. Not: what was being sent."""
+    waiting, sending, former = shop.ids("email")
+    shop.run("resolve", waiting, "resend", "--now", LATER)
+    of = table(Message).c.public_id == sending
+    with store.write(shop.db) as connection:
+        connection.execute(update(table(Message)).where(of).values(status=Status.SENDING, claim="gone"))
+    restore(shop)
+    feed(shop.db, shop.settings, AFTER, customers=[customer(7, created_at=NOW)])
+    planner.plan(shop.db, shop.settings, AFTER)
+    dispatcher.dispatch(shop.db, shop.settings, AFTER)
+    (late,) = [
+        row.public_id for row in shop.messages(channel="email") if row.public_id not in (waiting, sending, former)
+    ]
+    assert shop.statuses("email") | shop.statuses("sms") == {"unknown"}
+
+    shown = shop.run("resolve", "--restored", "--channel", "email", "resend", "--dry-run", "--json").json
+    done = shop.run("resolve", "--restored", "resend", "--yes", "--json", "--now", AFTER.isoformat()).json
+
+    assert {one["id"] for one in shown["would_settle"]} == {waiting, late}
+    assert {one["id"] for one in done["settled"]} >= {waiting, late}
+    assert {row.public_id: row.status for row in shop.messages(channel="email")} == {
+        waiting: "planned", sending: "unknown", former: "unknown", late: "planned",
+    }  # fmt: skip
+    assert [row.status for row in shop.messages(channel="sms")] == ["unknown"] * 3 + ["planned"]
+
+
+def test_what_an_earlier_restore_put_in_doubt_was_in_doubt_before_the_last_one(shop: Doubtful) -> None:
+    (one, *_) = shop.ids("email")
+    shop.run("resolve", one, "resend", "--now", LATER)
+    restore(shop)
+    assert len(shop.run("resolve", "--restored", "resend", "--dry-run", "--json").json["would_settle"]) == 1
+
+    restore(shop, "again.sqlite", AFTER + timedelta(hours=1))
+    shop.run("tick", "reconcile", "--now", (AFTER + timedelta(hours=2)).isoformat())
+
+    assert shop.run("resolve", "--restored", "resend", "--dry-run", "--json").json["would_settle"] == []
+    assert shop.statuses("email") == {"unknown"}
+
+
+def restore(shop: Doubtful, file: str = "first.sqlite", now: datetime = AFTER) -> None:
+    """Back up and restore at once, as for a move, and let the campaigns go on."""
+    shop.db.engine.dispose()
+    assert shop.run("db", "backup", file, "--now", now.isoformat()).code == 0
+    assert shop.run("db", "restore", file, "--yes", "--force", "--now", now.isoformat()).code == 0
+    assert shop.run("resume", "--now", now.isoformat()).code == 0
 
 
 def test_nothing_in_doubt_is_no_error(shop: Doubtful) -> None:

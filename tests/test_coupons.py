@@ -109,6 +109,73 @@ def test_a_used_code_of_a_file_is_refused_by_its_line(shop: CouponShop, tmp_path
     assert [(one.line, one.reason) for one in again.refused] == [(1, "it has been used already: it is issued")]
 
 
+def test_of_a_void_code_it_is_said_that_it_is_void_and_why(shop: CouponShop, tmp_path: Path) -> None:
+    shop.offer("{kind: percent, value: 15, codes: codes.csv}")
+    path = tmp_path / "codes.csv"
+    path.write_text("UNO-1\nDOS-2\n", encoding="utf-8")
+    coupons.take(shop.db, shop.settings.offers["back"], path, NOW)
+    coupons.void(shop.db, ["uno-1"], "printed wrongly", NOW)
+    coupons.void(shop.db, ["dos-2"], "", NOW)
+
+    again, live = coupons.take(shop.db, shop.settings.offers["back"], path, NOW), coupons.activate(shop.db, path)
+
+    said = [(1, "it is void: printed wrongly"), (2, "it is void")]
+    assert [(one.line, one.reason) for one in again.refused] == said
+    assert [(one.line, one.reason) for one in live.refused] == said
+
+
+@pytest.mark.parametrize("typed", ["Promoción10", "PROMOCIÓN10", " promoción10 "])
+def test_a_code_is_found_however_its_letters_are_written(shop: CouponShop, tmp_path: Path, typed: str) -> None:
+    shop.offer("{kind: percent, value: 15, codes: codes.csv}")
+    path = tmp_path / "codes.csv"
+    path.write_text("Promoción10\nPromocion10\nPromoción101\n", encoding="utf-8")
+    coupons.take(shop.db, shop.settings.offers["back"], path, NOW)
+
+    assert [one.code for one in coupons.listed(shop.db, NOW, code=typed)] == ["Promoción10"]
+    assert coupons.void(shop.db, [typed], "", NOW) == ["Promoción10"]
+
+
+def test_a_shared_code_is_found_with_every_customer_who_has_it(shop: CouponShop) -> None:
+    shop.offer("{kind: percent, value: 15, codes: {shared: Señal5}}", other="{kind: percent, value: 5, codes: c.csv}")
+    shop.publish(greet=GREET)
+    path = shop.settings.workspace / "c.csv"
+    path.write_text("SEÑAL\nSEÑAL51\nSEÑAL5A\n", encoding="utf-8")
+    coupons.take(shop.db, shop.settings.offers["other"], path, NOW)
+    names = shop.arrive(12)
+    shop.run()
+
+    assert sorted(str(one.customer) for one in coupons.listed(shop.db, NOW, code="señal5")) == sorted(names)
+    assert coupons.void(shop.db, ["SEÑAL5"], "", NOW) == ["Señal5"] * 12
+    with pytest.raises(NotFound, match="there is no code 'SEÑAL5B'"):
+        coupons.listed(shop.db, NOW, code="SEÑAL5B")
+
+
+def test_a_code_is_looked_up_by_an_index_and_never_by_reading_all_codes(shop: CouponShop) -> None:
+    asked: list[tuple[str, Any]] = []
+    event.listen(shop.db.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2:4]))
+    shop.live(1)
+    (code,) = shop.live(1)
+    asked.clear()
+
+    coupons.listed(shop.db, NOW, code=code)
+
+    looks = [one for one in asked if "coupons" in one[0]]
+    assert len(looks) == 2
+    for statement, values in looks:
+        assert reads_by_index(shop.db, statement, values)
+
+
+def reads_by_index(db: Database, statement: str, values: Any) -> bool:
+    """Whether the database can answer it without reading the table of coupons whole."""
+    with store.read(db) as connection:
+        if db.is_sqlite:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            return not any(row.detail.startswith("SCAN coupons") for row in plan)
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+        return not any("Seq Scan on coupons" in row[0] for row in plan)
+
+
 def test_only_codes_that_the_cart_knows_become_live(shop: CouponShop, tmp_path: Path) -> None:
     first, second, third = coupons.make(shop.db, shop.settings.offers["back"], 3, NOW)
     coupons.void(shop.db, [third], "", NOW)
@@ -619,14 +686,16 @@ def test_a_void_code_is_recorded_as_void_and_a_redeemed_one_cannot_be_made_void(
     assert len(set(shop.provider.codes)) == 3
 
 
-def test_an_import_of_orders_without_our_codes_asks_for_coupons_once_a_batch(shop: CouponShop, tmp_path: Path) -> None:
+def test_an_import_of_orders_without_our_codes_asks_for_codes_and_for_redemptions_once_a_batch(
+    shop: CouponShop, tmp_path: Path
+) -> None:
     rows = [order(n, f"c{n}", NOW, coupon_code="BIENVENIDA10" if n % 2 else "") for n in range(300)]
     asked: list[str] = []
     event.listen(shop.db.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
 
     importer.import_source(shop.db, shop.settings, CsvSource({"orders": write_csv(tmp_path / "o.csv", rows)}), NOW)
 
-    assert len([text for text in asked if "coupons" in text or "coupon_r" in text]) == 1
+    assert [len([text for text in asked if name in text]) for name in ("FROM coupons", "FROM coupon_r")] == [1, 1]
     assert rows_of(shop.db, CouponRedemption) == []
 
 

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, and_, func, select, text
 
 from outreach.alerts import words
-from outreach.models import Alarm, CampaignState, Import, Message, Rate, Tick, from_micros, table
+from outreach.models import (
+    Alarm,
+    CampaignState,
+    Import,
+    Installation,
+    Message,
+    MessageEvent,
+    Rate,
+    Tick,
+    from_micros,
+    table,
+)
 from outreach.releases.control import BY_HAND
 from outreach.settings import Settings
 from outreach.store import micros
@@ -27,7 +38,7 @@ UNTOLD = ".untold:"  # + target: since when it cannot be told, when that was las
 COUNTED = ".counted:"  # + alarm: how many there were when it was last told, or fewer if they became fewer
 
 _alarms, _ticks, _states = table(Alarm), table(Tick), table(CampaignState)
-_messages, _imports, _rates = table(Message), table(Import), table(Rate)
+_messages, _events, _imports, _rates = table(Message), table(MessageEvent), table(Import), table(Rate)
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,17 @@ class Seen:
 _UNKNOWN = select(func.count(), func.min(func.coalesce(_messages.c.sent_at, _messages.c.due_at))).where(
     text("status = 'unknown'")
 )
-_HALF_WAY = text("""
-    SELECT count(*), min((due_at + expires_at) / 2) FROM messages
-    WHERE status = 'planned' AND blocked_by = 'person' AND (due_at + expires_at) / 2 <= :now
-""")
+_TASKS = (  # that are late, or would be had nobody called yet; with each call that was made
+    select(_messages.c.id, _messages.c.due_at, _messages.c.expires_at, _events.c.detail)
+    .outerjoin(_events, and_(_events.c.message_id == _messages.c.id, _events.c.kind == "called"))
+    .where(text("messages.status = 'planned' AND messages.blocked_by = 'person'"))
+    .where(text("(messages.due_at + messages.expires_at) / 2 <= :now"))
+)
 _OVERDUE = text("SELECT count(*), min(due_at) FROM cases WHERE closed_at IS NULL AND due_at <= :now")
-_PAUSED = select(_states.c.name, _states.c.paused_at, _states.c.paused_reason).where(_states.c.paused_at.is_not(None))
+_BY_RESTORE = _states.c.paused_at == select(table(Installation).c.restored_at).scalar_subquery()
+_PAUSED = select(_states.c.name, _states.c.paused_at, _states.c.paused_reason, _BY_RESTORE.label("by_restore")).where(
+    _states.c.paused_at.is_not(None)
+)
 _SLOWED = select(_rates).where(_rates.c.slowed > 0).order_by(_rates.c.slowed_since)
 
 
@@ -71,17 +87,28 @@ def look(connection: Connection, now: datetime) -> Seen:
     """Everything that the alarms are derived from, at one moment."""
     unknown = connection.execute(_UNKNOWN).one()
     overdue, target = connection.execute(_OVERDUE, {"now": micros(now)}).one()
-    late, half_way = connection.execute(_HALF_WAY, {"now": micros(now)}).one()
     return Seen(
         rows={row.name: row for row in connection.execute(select(_alarms))},
         ticks={row.stage: row for row in connection.execute(select(_ticks))},
         paused=[row for row in connection.execute(_PAUSED) if not row.paused_reason.startswith(BY_HAND)],
         unknown=(unknown[0], unknown[1]),
-        late_tasks=(late, None if half_way is None else from_micros(half_way)),
+        late_tasks=_late(connection, now),
         imported=connection.execute(select(func.max(_imports.c.finished_at))).scalar(),
         overdue_cases=(overdue, None if target is None else from_micros(target)),
         slowed=connection.execute(_SLOWED).all(),
     )
+
+
+def _late(connection: Connection, now: datetime) -> tuple[int, datetime | None]:
+    """The tasks that have been on the list for half of their time there; after a call, since it brought them back."""
+    half_way: dict[int, datetime] = {}
+    for row in connection.execute(_TASKS, {"now": micros(now)}):
+        back = (row.detail or {}).get("back_at")
+        since = max(row.due_at, datetime.fromisoformat(back)) if back else row.due_at
+        half = since + (row.expires_at - since) / 2
+        half_way[row.id] = max(half, half_way.get(row.id, half))
+    late = [half for half in half_way.values() if half <= now]
+    return len(late), min(late, default=None)
 
 
 def gap(seen: Seen, now: datetime) -> datetime | None:
@@ -107,9 +134,14 @@ def holding(seen: Seen, settings: Settings, now: datetime) -> dict[str, Held]:
 
 
 def _paused(seen: Seen, settings: Settings) -> Iterator[Held]:
+    """Each campaign by itself, but once for all that a restore paused."""
     for row in seen.paused:
-        name = f"paused:{row.name}"
-        yield Held(name, row.paused_at, words.text(settings.business, name, why=row.paused_reason))
+        if not row.by_restore:
+            name = f"paused:{row.name}"
+            yield Held(name, row.paused_at, words.text(settings.business, name, why=row.paused_reason))
+    restored = [row.paused_at for row in seen.paused if row.by_restore]
+    if restored:
+        yield Held("restored", restored[0], words.text(settings.business, "restored", count=len(restored)))
 
 
 def _slowed(seen: Seen, settings: Settings, now: datetime) -> Iterator[Held]:
@@ -146,9 +178,12 @@ def _overdue_cases(seen: Seen, settings: Settings) -> Iterator[Held]:
 
 
 def _low_offers(seen: Seen, settings: Settings) -> Iterator[Held]:
-    """As the last tick of `plan` found them."""
+    """As the last tick of `plan` found them; one that failed has not looked, so what held still holds."""
     tick = seen.ticks.get("plan")
     if tick is None:
+        return
+    if tick.error:
+        yield from (Held(name, row.since, row.text) for name, row in seen.rows.items() if name.startswith("coupons:"))
         return
     for low in tick.counts.get("offers", ()):
         name = f"coupons:{low['offer']}"

@@ -32,6 +32,7 @@ class Letter:
 
 TODO: dict[str, str] = {
     "paused": "outreach status\n    outreach resume {what}",
+    "restored": "outreach db opt-outs\n    outreach messages --status unknown\n    outreach resume",
     "channel": "outreach doctor",
     "unknown": "outreach messages --status unknown\n    outreach resolve --help",
     "import": "outreach import",
@@ -65,6 +66,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "la campaña {what} se detuvo",
             "La campaña {what} se detuvo sola: {why}. Sus mensajes esperan.",
             "La campaña {what} sigue adelante.",
+        ),
+        "restored": Words(
+            "todo en pausa tras una restauración",
+            "La base de datos se restauró de una copia, y todo quedó en pausa: lo que pudo salir después de la copia está en duda. Campañas que esperan: {count}.",
+            "Lo que la restauración dejó en pausa sigue adelante.",
         ),
         "channel": Words(
             "nada sale por {what}",
@@ -128,6 +134,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "A campanha {what} parou sozinha: {why}. Suas mensagens esperam.",
             "A campanha {what} continua.",
         ),
+        "restored": Words(
+            "tudo em pausa após uma restauração",
+            "O banco de dados foi restaurado de uma cópia, e tudo ficou em pausa: o que pode ter saído depois da cópia está em dúvida. Campanhas que esperam: {count}.",
+            "O que a restauração deixou em pausa continua.",
+        ),
         "channel": Words(
             "nada sai por {what}",
             "Nada sai por {what}: {why}. O que está pendente espera e é tentado de novo, cada vez com menos frequência; o que perder a validade não é enviado.",
@@ -189,6 +200,11 @@ WORDS: dict[str, dict[str, Words]] = {
             "campaign {what} has paused",
             "Campaign {what} has paused itself: {why}. Its messages wait.",
             "Campaign {what} goes on again.",
+        ),
+        "restored": Words(
+            "everything is paused after a restore",
+            "The database was restored from a backup, and everything was paused: what may have left after the backup is in doubt. Campaigns that wait: {count}.",
+            "What the restore paused goes on again.",
         ),
         "channel": Words(
             "nothing gets through by {what}",

@@ -15,12 +15,15 @@ restore takes nothing for unsent that was due by then, and lets no campaign go o
 
 from __future__ import annotations
 
+from outreach.backup.aftermath import EARLIER, Aftermath
 from outreach.backup.files import Backup, Progress
 from outreach.backup.making import Made, back_up
 from outreach.backup.opt_outs import Heard, read_again, read_since
 from outreach.backup.restoring import Holds, Outlook, Restored, look, restore
 
 __all__ = [
+    "EARLIER",
+    "Aftermath",
     "Backup",
     "Heard",
     "Holds",

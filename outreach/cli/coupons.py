@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -156,6 +156,8 @@ def make(
         taken = work.take(db, of, path, place.now)
         _say(taken.codes, taken.unchanged, taken.refused, "taken, and live", path, as_json=as_json)
         return
+    if output is not None and not as_json:
+        _check_writable(output)  # before codes are made that nobody would see
     made = work.make(db, of, count or 1, place.now)
     if as_json:
         show.as_json({"offer": offer, "codes": made})
@@ -213,7 +215,7 @@ def redeem(
     ctx: typer.Context,
     code: Annotated[str, typer.Argument(metavar="CODE", help="The code that was used.")],
     customer: Annotated[
-        str | None, typer.Option(help="Who used it: the shop's own id; its owner if not given.")
+        str | None, typer.Option(help="Who used it: the shop's own id; else the order's customer, or the code's owner.")
     ] = None,
     order: Annotated[str | None, typer.Option(help="The order it was used for: the shop's own id.")] = None,
     as_json: show.Json = False,
@@ -282,13 +284,18 @@ def export(
         _write(out, lines)
 
 
+def _check_writable(path: Path) -> None:
+    with _opened(path, "a"):
+        pass
+
+
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO]:
+def _opened(path: Path | None, mode: Literal["w", "a"] = "w") -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
     try:
-        with path.open("w", encoding="utf-8", newline="") as out:
+        with path.open(mode, encoding="utf-8", newline="") as out:
             yield out
     except OSError as error:
         raise OutreachError(f"{path} cannot be written: {error.strerror or type(error).__name__}") from error

@@ -16,7 +16,7 @@ from outreach.cli.here import Here
 from outreach.errors import OutreachError
 
 if TYPE_CHECKING:
-    from outreach.backup import Heard, Made, Outlook, Restored
+    from outreach.backup import Aftermath, Heard, Made, Outlook, Restored
 
 app = typer.Typer(rich_markup_mode=None)
 db = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look after the database.")
@@ -114,7 +114,8 @@ def restore(
     Replace the database by a backup, all at once or not at all, and pause every campaign.
 
     What was due by now may have left since the backup: it becomes `unknown`, is asked after, and is
-    never sent again by itself. Who opted out since is read again from the providers that list it.
+    never sent again by itself. Coupon codes that nobody had become void. Who opted out since is read
+    again from the providers that list it.
     """
     from outreach import backup as backups
 
@@ -123,7 +124,7 @@ def restore(
     if not as_json:
         _show_outlook(outlook, place)
     if not here.agreed(_question(outlook), yes=yes or _is_new(outlook)):
-        show.line("Nothing was changed.")
+        typer.echo("Nothing was changed.", err=True)
         raise typer.Exit(1)
     with _progress() as progress:
         done = backups.restore(place.settings, file, place.now, force=force, progress=progress)
@@ -171,6 +172,7 @@ def _plain_restore(done: Restored) -> dict[str, Any]:
         "replaced": str(done.kept) if done.kept else None,
         "paused": done.after.paused,
         "doubtful": done.after.doubtful,
+        "void_codes": done.after.void_codes,
         "opt_outs_kept": done.after.opt_outs,
     }
 
@@ -181,12 +183,18 @@ def _show_restored(done: Restored, heard: Sequence[Heard], place: Here) -> None:
     if done.kept:
         show.line(f"What was there is kept: {done.kept}")
     if after.opt_outs:
-        show.line(f"Do-not-contact entries that only the replaced database had, and that are kept: {after.opt_outs}")
+        show.line(
+            "Addresses of which only the replaced database knew an opt-out, a revoked consent or a bounce, kept here:"
+            f" {show.number(after.opt_outs)}"
+        )
     show.line("")
     if doubtful:
         show.table(
             "In doubt: they may have left since the backup", ("Campaign", ">Messages"), list(after.doubtful.items())
         )
+    if after.void_codes:
+        title = "Void codes: they may have been given out since the backup, so nobody else gets them"
+        show.table(title, ("Offer", ">Codes"), list(after.void_codes.items()))
     if after.paused:
         show.table("Paused", ("Campaign",), [(name,) for name in after.paused])
     _show_heard(heard)
@@ -194,10 +202,17 @@ def _show_restored(done: Restored, heard: Sequence[Heard], place: Here) -> None:
         ("outreach import", "reads again what the shop knows by now"),
         ("outreach tick reconcile", "asks the providers about what is in doubt"),
         ("outreach messages --status unknown", "shows what nobody could settle: `outreach resolve` is for a person"),
+        *_new_codes(after),
         ("outreach resume CAMPAIGN", "lets a campaign go on; nothing is sent before that"),
     ]
     show.table("Next", ("", ""), steps)
     show.line("outreach.yaml, campaigns/, message_templates/ and outbox/ are as they were: no backup holds them.")
+
+
+def _new_codes(after: Aftermath) -> list[tuple[str, str]]:
+    """What to do about codes that are void."""
+    makes = "makes new codes, or reads new ones from the shop's cart, in place of the void ones"
+    return [("outreach coupons make OFFER", makes)] if after.void_codes else []
 
 
 # --- opt-outs --------------------------------------------------------------------------------------

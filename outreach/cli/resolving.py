@@ -46,6 +46,12 @@ def resolve(
     ],
     campaign: Annotated[str | None, typer.Option(help="All in doubt of this campaign.")] = None,
     channel: Annotated[str | None, typer.Option(help="All in doubt on this channel.")] = None,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored", help="All that the last restore put in doubt, and nothing that was in doubt before it."
+        ),
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="All that are in doubt.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which these are.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -53,15 +59,16 @@ def resolve(
 ) -> None:
     """Say what became of messages in doubt, or have them sent again."""
     said, ids = _decision(decision), list(dict.fromkeys(messages or ()))
-    filtered = campaign is not None or channel is not None or everything
+    filtered = campaign is not None or channel is not None or restored or everything
     if bool(ids) == filtered:
-        raise typer.BadParameter("name messages, or give --campaign, --channel or --all: one of the two")
+        raise typer.BadParameter("name messages, or give --campaign, --channel, --restored or --all: one of the two")
     place = here.here(ctx)
     db = here.database(place.settings)
     if len(ids) == 1 and not dry_run:
         _one(db, place, ids[0], said, as_json=as_json)
     else:
         found = _found(db, place.settings, ids, campaign, here.channel(channel))
+        found = [one for one in found if _by_restore(one)] if restored else found
         _several(db, place, found, said, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -94,6 +101,13 @@ def _found(
 
     ids = [reconciler.full_id(db, start) for start in starts]
     return reconciler.in_doubt(db, settings, ids=ids, campaign=campaign, channel=channel)
+
+
+def _by_restore(one: InDoubt) -> bool:
+    """Only the last restore put it in doubt: it was never handed over, as far as anybody knows, nor doubtful before."""
+    from outreach.backup import EARLIER
+
+    return one.at is None and not one.detail.startswith(EARLIER)
 
 
 def _several(

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from outreach import store
-from outreach.coupons.codes import SHARED_MARK
+from outreach.coupons.codes import SHARED_MARK, key_of
 from outreach.models import Coupon, CouponMessage, CouponRedemption, OfferState, table
 from outreach.store import Lock, among
 
@@ -40,6 +40,15 @@ FREE: dict[str, Any] = {
     "reason": "",
     "replaced_by": None,
 }
+
+
+def of_code(code: str) -> ColumnElement[bool]:
+    """Whether a row is of this code, however it is written: the code's own, or any customer's row of a shared one."""
+    c, key = coupons.c, key_of(code)
+    mark = key + SHARED_MARK
+    # By the index: an id follows the mark, and "g" stands behind every digit in every collation.
+    shared = and_(c.key > mark, c.key < mark + "g", func.substr(c.key, 1, len(mark)) == mark)
+    return or_(c.key == key, shared)
 
 
 def lock(connection: Connection, names: Iterable[str]) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from outreach import naming, store
-from outreach.coupons.codes import key_of
-from outreach.coupons.holding import State, coupons, offers, redemptions
+from outreach.coupons.holding import State, coupons, of_code, offers, redemptions
 from outreach.coupons.making import offer_of
 from outreach.errors import NotFound
 from outreach.models import Customer, Message, Order, table
@@ -85,7 +84,7 @@ def listed(
     if offer is not None:
         fits.append(c.offer == offer)
     if code is not None:
-        fits.append(func.upper(c.code) == key_of(code))
+        fits.append(of_code(code))
     if status == EXPIRED:
         fits += [c.status == State.ISSUED, c.expires_at <= now]
     elif status == State.ISSUED:
@@ -95,8 +94,7 @@ def listed(
     with store.read(db) as connection:
         if customer is not None:
             fits.append(among(c.customer_id, _named(connection, customer)))
-        known = select(c.id).where(func.upper(c.code) == key_of(code or "")).limit(1)
-        if code is not None and connection.execute(known).first() is None:
+        if code is not None and connection.execute(select(c.id).where(of_code(code)).limit(1)).first() is None:
             raise NotFound(f"there is no code {code!r}: `outreach coupons list` shows those there are")
         query = _wanted().where(*fits).order_by(c.issued_at.is_(None), c.issued_at.desc(), c.id)
         return [_coupon(row, now) for row in connection.execute(query.limit(limit))]

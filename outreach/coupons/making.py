@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, text, update
 
 from outreach import store
 from outreach.coupons.codes import MOST, SHARED_MARK, Refused, generate, key_of, read
-from outreach.coupons.holding import State, coupons, lock
+from outreach.coupons.holding import State, coupons, lock, of_code
 from outreach.errors import NotFound, OutreachError
 from outreach.settings import Offer, Settings
 from outreach.store import BATCH, Database, among, in_chunks
@@ -106,7 +106,13 @@ def _used(row: Any, offer: str) -> str:
         return f"it is a code of the offer {row.offer}"
     if row.status == State.MADE:
         return "it was made here: mark it live with `outreach coupons activate`"
+    if row.status == State.VOID:
+        return _void(row)
     return f"it has been used already: it is {row.status}"
+
+
+def _void(row: Any) -> str:
+    return f"it is void: {row.reason}" if row.reason else "it is void"
 
 
 def activate(db: Database, path: Path) -> Taken:
@@ -133,7 +139,7 @@ def activate(db: Database, path: Path) -> Taken:
                 elif row.status == State.MADE:
                     live.append(row)
                 elif row.status == State.VOID:
-                    taken.refused.append(Refused(line, "it is void"))
+                    taken.refused.append(Refused(line, _void(row)))
                 else:
                     taken.unchanged += 1
             _set_live(connection, [row.id for row in live])
@@ -180,13 +186,9 @@ def void(db: Database, codes: Sequence[str], reason: str, now: datetime) -> list
 
 
 def _rows(connection: Connection, codes: Sequence[str]) -> list[Any]:
-    c = coupons.c
     found: list[Any] = []
     for code in codes:
-        key = key_of(code)
-        shared = (c.key > key + SHARED_MARK, c.key < key + chr(ord(SHARED_MARK) + 1))
-        rows = connection.execute(select(coupons).where(c.key == key)).all()
-        rows = rows or connection.execute(select(coupons).where(*shared)).all()
+        rows = connection.execute(select(coupons).where(of_code(code)).order_by(coupons.c.id)).all()
         if not rows:
             raise NotFound(f"there is no code {code!r}: `outreach coupons list` shows those there are")
         found += rows
@@ -198,7 +200,9 @@ def _rows(connection: Connection, codes: Sequence[str]) -> list[Any]:
 
 def _statuses(connection: Connection, codes: Iterable[str]) -> dict[str, Any]:
     c = coupons.c
-    query = select(c.id, c.key, c.code, c.offer, c.status).where(among(c.key, {key_of(code) for code in codes}))
+    query = select(c.id, c.key, c.code, c.offer, c.status, c.reason).where(
+        among(c.key, {key_of(code) for code in codes})
+    )
     return {row.key: row for row in connection.execute(query)}
 
 

@@ -24,7 +24,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from outreach import naming, store
@@ -102,25 +102,30 @@ def from_orders(
         _write(connection, settings, now, uses, {one.name: one.id for one in bought}, former=former, gone=gone)
 
 
-def join(connection: Connection, settings: Settings, now: datetime, orders: Mapping[str, tuple[int, int]]) -> None:
+def join(
+    connection: Connection,
+    settings: Settings,
+    now: datetime,
+    orders: Sequence[str],
+    numbers: Sequence[int],
+    customers: Sequence[int],
+) -> None:
     """
-    Join to orders that have just come in what events and people told of them before.
+    Join to orders that have just come in what events and people told of them before; within the import's transaction.
 
-    `orders` are the id and the customer of each by the shop's own id. Costs one look-up where no order is awaited.
+    `orders` are the shop's own ids. Costs one look-up where no order is awaited, and never grows with history.
     """
-    if not orders or connection.execute(_AWAITED).first() is None:
+    if connection.execute(_AWAITED).first() is None:
         return
-    names = {_awaited(name): name for name in orders}
-    told = _of_orders(connection, names)
-    uses = []
-    for row in told:
-        name = names[row.order_id]
-        number, buyer = orders[name]
-        code = row.key.removeprefix(order_key(name, ""))
-        who = buyer if row.customer_id is None else row.customer_id
-        uses.append(Use(row.key, code, row.at, row.source, who, name))
-    if uses:
-        _write(connection, settings, now, uses, {name: number for name, (number, _) in orders.items()})
+    awaited = {_awaited(name): name for name in orders}
+    told = _of_orders(connection, awaited)
+    if not told:
+        return
+    ids, buyers = dict(zip(orders, numbers, strict=True)), dict(zip(orders, customers, strict=True))
+    lock(connection, {*settings.offers, *(row.offer for row in told)})
+    names = {row.id: awaited[row.order_id] for row in told}
+    connection.execute(_JOIN, [{"of": i, "order": ids[name], "buyer": buyers[name]} for i, name in names.items()])
+    judge(connection, {row.coupon_id for row in told if row.coupon_id is not None}, now)
 
 
 def record(connection: Connection, settings: Settings, now: datetime, uses: Sequence[Use]) -> dict[str, Verdict]:
@@ -167,6 +172,14 @@ def _shared(settings: Settings) -> dict[str, str]:
 # --- of which orders -------------------------------------------------------------------------------
 
 _AWAITED = select(redemptions.c.id).where(redemptions.c.order_id < 0).limit(1)
+_JOIN = (
+    update(redemptions)
+    .where(redemptions.c.id == bindparam("of"))
+    .values(
+        order_id=bindparam("order"),
+        customer_id=func.coalesce(redemptions.c.customer_id, bindparam("buyer", type_=BigInteger)),
+    )
+)
 
 
 def _awaited(order: str) -> int:
@@ -435,7 +448,8 @@ def redeem(
         OutreachError: everybody has this code, and nobody says who used it.
     """
     with store.write(db) as connection:
-        store.lock(connection, Lock.IMPORT)
+        if order is not None:
+            store.lock(connection, Lock.IMPORT)
         who = _person(connection, customer) if customer is not None else None
         if who is None and order is not None and (bought := _placed(connection, [order]).get(order)) is not None:
             who = bought.customer_id

@@ -225,7 +225,8 @@ def _insert(
 def _redeem(
     connection: Connection, reading: Reading, numbers: Sequence[int], customers: Sequence[int], orders: Columns
 ) -> None:
-    """What the coupon codes of new orders say was used; nothing at all where none names a code."""
+    """What the coupon codes of new orders say was used, and what was told of these orders before they came in."""
+    coupons.join(connection, reading.run.settings, reading.run.now, orders["external_id"], numbers, customers)
     bought = [
         Bought(number, name, customer, code, from_micros(at))
         for number, name, customer, code, at in zip(

@@ -31,6 +31,7 @@ _THIRTY_DAYS = Duration(days=30)
 RESERVED = "manual"  # what `outreach send` sends counts as this campaign's
 ANSWERS = "answers"  # and what answers replies as this one's
 OPTED_OUT = "opted_out"  # its step that confirms an opt-out
+AUTOMATIC = "automatic"  # and the one that answers by itself
 
 
 @dataclass(frozen=True)

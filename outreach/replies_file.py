@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +20,7 @@ from outreach import yamlfile
 from outreach.campaign_keys import INTENTS
 from outreach.errors import Problem
 from outreach.keys import YES_NO, Key, MapOf, Record, choice, matching, read_record
+from outreach.values import NUMBER_WORDS
 from outreach.yamlfile import Node, did_you_mean, problem
 
 FILE = "replies.yaml"
@@ -87,14 +90,26 @@ def load(files: Mapping[str, str]) -> tuple[AutoAnswers, list[Problem]]:
         name: {typed(one): _answer(row) for one, row in listed.items()}
         for name, listed in values.get("options", {}).items()
     }
+    for name, listed in values.get("options", {}).items():
+        for twin in [one for n, one in enumerate(listed) if typed(one) in map(typed, list(listed)[:n])]:
+            text = f"{twin} is the same choice as another one of {name}, as people type it"
+            problems.append(problem(node.nearest("options", name, twin), "options", text, "keep one of them"))
     made = AutoAnswers(answers, options)
     problems += _options_problems(made, node)
     return made, problems
 
 
+_BESIDE = frozenset(
+    ["por", "favor", "porfa", "porfavor", "opcion", "opcao", "option", "numero", "number", "el", "la", "o", "a", "the", "gracias", "obrigado", "obrigada", "please", "thanks"]
+)
+
+
 def typed(text: str) -> str:
-    """A choice without what does not matter about it: case, spaces and a full stop."""
-    return " ".join(text.casefold().strip(" .)!").split())
+    """A choice without what does not matter about it: case, accents, marks, courtesies; a number word as its number."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    said = re.findall(r"\w+", "".join(letter for letter in folded if not unicodedata.combining(letter)))
+    kept = [NUMBER_WORDS.get(word, word) for word in said if word not in _BESIDE] or said
+    return " ".join(map(str, kept)) or " ".join(text.split())
 
 
 def position(files: Mapping[str, str], *path: str) -> tuple[str, int, int]:

@@ -12,6 +12,18 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 from decimal import Decimal
 
+# From 0 to 10 in Spanish, Portuguese and English, without accents.
+NUMBER_WORDS = {
+    word: number
+    for number, words in enumerate(
+        (
+            "cero zero", "uno una um uma one", "dos dois duas two", "tres three", "cuatro quatro four", "cinco five",
+            "seis six", "siete sete seven", "ocho oito eight", "nueve nove nine", "diez dez ten",
+        )
+    )
+    for word in words.split()
+}  # fmt: skip
+
 CHANNELS = ("email", "sms", "whatsapp", "messenger", "call", "visit")
 CONTACT_KIND = {  # of each channel; a visit is to whom the phone belongs: consent and caps hang there
     "email": "email",

@@ -80,6 +80,38 @@ WROTE = {
         "Hola\n\nSaludos a todos\n¿Cuándo llega mi pedido?",
         "Hola\n\nSaludos a todos\n¿Cuándo llega mi pedido?",
     ),
+    "below the quote, as Thunderbird does": (
+        "El 15/6/26 a las 10:00, Tienda Luna escribió:\n> Hola\n> date de baja aquí\n\nNo me manden más correos.",
+        "No me manden más correos.",
+    ),
+    "between the lines of the quote": (
+        "Em 15/06/2026 10:00, Loja escreveu:\n> Gostou?\nNão, veio quebrado\n> Abraços",
+        "Não, veio quebrado",
+    ),
+    "Zoho": (
+        "¡Gracias!\n\n---- El lun, 15 jun 2026 10:00:00 -0600 Tienda <a@b.c> escribió ----\n\nHola\nDarme de baja",
+        "¡Gracias!",
+    ),
+    "old Gmail": ("Gracias\n\n2026-06-15 10:00 GMT-06:00 Tienda <a@b.c>:\n\nHola\nDarme de baja", "Gracias"),
+    "mail.ru": ("Gracias\n\nLunes, 15 de junio de 2026, 10:00 -06:00 de Tienda <a@b.c>:\n\nHola", "Gracias"),
+    "an afterword": (
+        "Todo bien.\n\nSaludos,\nAna\n\nPD: no me manden más correos",
+        "Todo bien.\n\nAna\n\nPD: no me manden más correos",
+    ),
+    "a request after a greeting": (
+        "Buenos días,\nSaludos.\nFavor darme de baja de su lista",
+        "Buenos días,\nFavor darme de baja de su lista",
+    ),
+    "a sentence like a device's": ("Enviado por error el pedido, quiero mi dinero",) * 2,
+    "a lawyer's notice": (
+        "Gracias!\n\nAVISO LEGAL: Este correo es confidencial. Si no es el destinatario, elimínelo. Para la baja…",
+        "Gracias!",
+    ),
+    "a notice in Portuguese": (
+        "Tudo certo!\n\nEsta mensagem é confidencial. Se você não é o destinatário, apague.",
+        "Tudo certo!",
+    ),
+    "a printer's notice": ("5\n\nAntes de imprimir este correo piense en el medio ambiente.", "5"),
     "a sentence like a quote": (
         "On Monday I wrote to you and nobody answered: I want my money",
         "On Monday I wrote to you and nobody answered: I want my money",
@@ -202,7 +234,6 @@ def test_the_same_mail_has_the_same_id_by_every_way_and_dates_of_its_own_are_not
 AUTOMATIC_MAILS = [
     {"Auto_Submitted": "auto-replied"},
     {"X_Autoreply": "yes"},
-    {"X_Auto_Response_Suppress": "All"},
     {"Precedence": "auto_reply"},
     {"Subject": "Respuesta automática: Hola"},
     {"Subject": "Re: Fuera de la oficina"},
@@ -231,10 +262,41 @@ def test_mass_mail_is_passed_over(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["Re: Hola", "No puedo ir a la oficina", "¿Respuesta?", "Estuve ausente y no llegó"]
+    "subject",
+    [
+        "Re: Hola",
+        "No puedo ir a la oficina",
+        "¿Respuesta?",
+        "Estuve ausente y no llegó",
+        "Ausencia de la taza en mi pedido",
+        "Ausente la taza",
+        "Ausência de um item",
+    ],
 )
 def test_people_are_not_taken_for_machines(subject: str) -> None:
     assert only(mail("hola", Subject=subject, Auto_Submitted="no")).code == ""
+
+
+@pytest.mark.parametrize("sender", ["casabounce@example.com", '"no-reply@foro.example" <ana@example.com>'])
+def test_nobody_is_a_machine_by_a_part_of_their_address(sender: str) -> None:
+    raw = mail("BAJA").replace(b"Ana <ana@example.com>", sender.encode())
+    assert (only(raw).text, only(raw).code) == ("BAJA", "")
+
+
+def test_who_asks_not_to_be_answered_by_machines_is_no_machine() -> None:
+    assert only(mail("Llegó roto", X_Auto_Response_Suppress="DR, OOF, AutoReply")).code == ""
+
+
+@pytest.mark.parametrize("headers", MASS_MAILS, ids=str)
+def test_mass_mail_that_answers_ours_is_heard_as_a_machine_s(headers: dict[str, str]) -> None:
+    event = only(mail("BAJA", In_Reply_To=f"<{ID}@tienda.example>", **headers))
+    assert (event.text, event.code) == ("BAJA", AUTOMATIC)
+
+
+def test_a_subject_that_somebody_wrote_into_an_empty_answer_is_what_they_say() -> None:
+    answer = {"In_Reply_To": f"<{ID}@tienda.example>"}
+    assert only(mail(" ", Subject="BAJA", **answer)).text == "BAJA"
+    assert only(mail(" ", Subject="Re: Date de baja cuando quieras", **answer)).text == ""
 
 
 # --- reports --------------------------------------------------------------------------------------------------------------
@@ -262,6 +324,10 @@ def bounce(status: str = "5.1.1", action: str = "failed", returned: str = RETURN
         ("5.1.1", "failed", "bounced"), ("5.0.0 (unknown)", "failed", "bounced"), ("5.7.1", "failed", "failed"),
         ("5.2.2", "failed", "failed"), ("4.4.7", "failed", "failed"), ("4.4.1", "delayed", "deferred"),
         ("2.0.0", "delivered", "delivered"), ("2.0.0", "relayed", "accepted"), ("", "failed", "failed"),
+        ("5.1.8", "failed", "failed"), ("5.1.7", "failed", "failed"), ("5.3.4", "failed", "failed"),
+        ("5.2.3", "failed", "failed"), ("5.6.0", "failed", "failed"), ("5.4.7", "failed", "failed"),
+        ("5.4.316", "failed", "failed"), ("5.5.2", "failed", "failed"), ("5.1.10", "failed", "bounced"),
+        ("5.2.1", "failed", "bounced"), ("5.4.1", "failed", "bounced"), ("5.5.0", "failed", "bounced"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("whole", [True, False])

@@ -16,13 +16,13 @@ from sqlalchemy import Connection, select
 
 from outreach import cases
 from outreach.answering.writing import ToSend, write
+from outreach.campaigns import AUTOMATIC
 from outreach.cases import Opening
 from outreach.intents import Certainty, Intent, Reading
 from outreach.models import Reply, ReplyAnswer, table
 from outreach.releases import Loaded
 from outreach.replies_file import AutoAnswer, typed
 
-AUTOMATIC_ANSWER = "automatic"
 MOST, WITHIN = 3, timedelta(hours=1)  # so many answers to one contact
 OFFERED = timedelta(hours=24)  # how long a menu's choices are understood
 LATE = timedelta(minutes=15)  # after the reply came, an automatic answer only confuses
@@ -82,7 +82,7 @@ def _before(connection: Connection, one: Heard) -> Sequence[Any]:
     query = (
         select(c.at, c.channel, c.menu, _replies.c.text)
         .join(_replies, _replies.c.id == c.reply_id)
-        .where(c.contact_id == one.contact_id, c.kind == AUTOMATIC_ANSWER, c.at > one.received_at - OFFERED)
+        .where(c.contact_id == one.contact_id, c.kind == AUTOMATIC, c.at > one.received_at - OFFERED)
         .order_by(c.at.desc(), c.id.desc())
     )
     return connection.execute(query).all()
@@ -109,8 +109,8 @@ def _braked(one: Heard, before: Sequence[Any], now: datetime) -> bool:
 
 def _to_send(one: Heard, chosen: AutoAnswer) -> ToSend:
     return ToSend(
-        key=f"{AUTOMATIC_ANSWER}:{one.event_id}",
-        kind=AUTOMATIC_ANSWER,
+        key=f"{AUTOMATIC}:{one.event_id}",
+        kind=AUTOMATIC,
         reply_id=one.reply_id,
         customer_id=one.customer_id,
         contact_id=one.contact_id,

@@ -13,12 +13,13 @@ While a case is open, its customer gets no marketing but the messages about that
 from __future__ import annotations
 
 from outreach.cases.listing import Case, Note, listed, show
-from outreach.cases.opening import Opening, open_case
+from outreach.cases.opening import OPT_OUT, Opening, open_case
 from outreach.cases.targets import due_at, note_overdue
 from outreach.cases.working import KINDS, OUTCOMES, SAVING, answer, assign, close, note, open_for, reopen
 
 __all__ = [
     "KINDS",
+    "OPT_OUT",
     "OUTCOMES",
     "SAVING",
     "Case",

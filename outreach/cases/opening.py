@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from outreach.cases import targets
 from outreach.cases.writing import Line, begin, clean, write_fresh, write_lines
@@ -23,6 +23,7 @@ from outreach.settings import Settings
 
 OWN = "oc-"
 ID_LENGTH = 10  # of 32 characters each: 50 bits
+OPT_OUT = "opt_out"  # category of the case in which a person decides on a doubtful opt-out
 OPENED, JOINED = "opened", "joined"  # lines of the log that an opening writes
 
 _cases, _notes, _replies, _customers = table(Case), table(CaseNote), table(Reply), table(Customer)
@@ -98,9 +99,12 @@ def _to_join(connection: Connection, opening: Opening) -> Any:
     The open case that this opening is about: the one with its order, else the first.
 
     Which order a reply is about is a guess, so one conversation stays one case; a person's word is none.
+    Whether somebody opted out is decided by itself: what else is open may be closed without a look at it.
     """
     c = _cases.c
+    is_doubt = func.coalesce(c.category, "") == OPT_OUT
     fits: list[Any] = [targets.OPEN, c.customer_id == opening.customer_id, c.kind == opening.kind]
+    fits.append(is_doubt if opening.category == OPT_OUT else ~is_doubt)
     if opening.order_id is not None and opening.by != "reply":
         fits.append(or_(c.order_id.is_(None), c.order_id == opening.order_id))
     rows = connection.execute(select(_cases).where(*fits).order_by(c.id)).all()

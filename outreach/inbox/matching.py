@@ -13,11 +13,15 @@ from sqlalchemy import Connection, bindparam, or_, select, text
 
 from outreach import store
 from outreach.addresses import normal_email, normal_messenger, normal_phone
-from outreach.models import Contact, Customer, Message, table
+from outreach.campaigns import ANSWERS, AUTOMATIC, OPTED_OUT
+from outreach.models import Contact, Customer, Message, ReplyAnswer, table
 from outreach.store import among
 from outreach.values import CONTACT_KIND
 
+LATEST = 5  # messages back in which a reply's question is looked for
+
 _contacts, _customers, _messages = table(Contact), table(Customer), table(Message)
+_answers = table(ReplyAnswer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +152,9 @@ _LATEST = (
         _messages.c.sent_at <= bindparam("at"),
     )
     .order_by(_messages.c.sent_at.desc(), _messages.c.id.desc())
-    .limit(1)
+    .limit(LATEST)
 )
+_MENU = select(_answers.c.menu).where(_answers.c.id == bindparam("of"))
 
 
 def named(connection: Connection, rows: Sequence[Any]) -> dict[int, Any]:
@@ -182,13 +187,21 @@ def _provider_ids(given: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)] if given else []
 
 
-def latest(connection: Connection, contact_ids: Iterable[int], channel: str, at: datetime) -> Any:
+def latest(connection: Connection, contact_ids: Iterable[int], channel: str, at: datetime) -> Sequence[Any]:
     """
-    The message that a reply most likely answers: the last one sent to these contacts on that channel by then.
+    The last few messages sent to these contacts on that channel by then, the latest first: a reply most likely
+    answers that one, and a score the latest that asks for it.
 
     One in doubt is none: that somebody wrote to us proves nothing about it.
     """
-    return connection.execute(_LATEST, {"ids": list(contact_ids), "channel": channel, "at": at}).first()
+    return connection.execute(_LATEST, {"ids": list(contact_ids), "channel": channel, "at": at}).all()
+
+
+def asks_itself(connection: Connection, message: Any) -> bool:
+    """Whether what a message asks is no survey: a person's answer, or a menu to choose from."""
+    if message.campaign != ANSWERS or message.step == OPTED_OUT:
+        return False
+    return message.step != AUTOMATIC or bool(connection.execute(_MENU, {"of": message.record_id}).scalar())
 
 
 def subject(message: Any) -> tuple[int | None, int | None]:

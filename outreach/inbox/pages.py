@@ -63,7 +63,7 @@ def unsubscribe(db: Database, settings: Settings, now: datetime, token: str, how
         row = _holder(connection, token)
         if row is None:
             return None
-        if not _person(connection, settings, row).opted_out:
+        if not _is_silent(connection, row):
             said = opting.Said(row.contact_id, row.channel, granted=False, at=now, source=f"unsubscribe link: {how}")
             opting.write(connection, [said], now)
         return _person(connection, settings, row)
@@ -144,6 +144,14 @@ def _own(connection: Connection, settings: Settings, row: Any) -> dict[str, int]
         if known.get(CONTACT_KIND.get(name, "")) is not None and channel.provider != STAFF
     }
     return {**own, row.channel: row.contact_id}
+
+
+def _is_silent(connection: Connection, row: Any) -> bool:
+    """Whether nothing at all goes to the contact on the message's channel: an opt-out elsewhere lets orders' mail pass."""
+    return any(
+        entry.scope == Scope.ADDRESS and entry.channel in ("", row.channel)
+        for entry in ledger.entries(connection, [row.contact_id])
+    )
 
 
 def _person(connection: Connection, settings: Settings, row: Any) -> Person:

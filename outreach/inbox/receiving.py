@@ -21,13 +21,13 @@ from outreach.inbox.accepting import SILENCING, contacts_of
 from outreach.intents import CASES, Certainty, Intent, Reading
 from outreach.models import Fresh, Inbox, Installation, Reply, table
 from outreach.releases import Loaded
-from outreach.settings import Settings
+from outreach.settings import Settings, Survey
 from outreach.store import Database, Lock, among
 from outreach.surveys import Given
 
+ASKED = timedelta(days=7)  # how long a question is answered by a score, though other messages came after it
 WORDS_OF_SCORE = 2  # a longer answer is kept as the comment, too
 AT_ONCE = 500  # events a transaction
-OPT_OUT_CASE = "opt_out"  # category of the case in which a person decides on a doubtful opt-out
 
 _inbox, _replies, _fresh, _here = table(Inbox), table(Reply), table(Fresh), table(Installation)
 
@@ -179,9 +179,7 @@ def _read_reply(
     named: Any,
     made: _Made,
 ) -> None:
-    message = named
-    if message is None and contacts:
-        message = matching.latest(connection, contacts, row.channel, row.at)
+    message = named if named is not None else _answered(connection, loaded, contacts, row)
     customer = _whose(message, theirs)
     reading = words.reading(row.text, "STOP" if row.kind in SILENCING else row.code)
     given = _given(loaded, message, customer, reading, row)
@@ -233,13 +231,34 @@ def _read_reply(
     made.handled.append(_handled(row, contacts, message))
 
 
+def _answered(connection: Connection, loaded: Loaded | None, contacts: Sequence[int], row: Any) -> Any:
+    """
+    The message that a reply answers, where nobody names it: the last one, or the question that it gives a score to.
+
+    What was sent after a question, such as a notice, does not ask; a person's answer and a menu do.
+    """
+    recent = matching.latest(connection, contacts, row.channel, row.at) if contacts else ()
+    for message in recent:
+        survey = _asked(loaded, message)
+        if survey is not None and message.sent_at > row.at - ASKED:
+            return message if surveys.read_score(survey, row.text) is not None else recent[0]
+        if matching.asks_itself(connection, message):
+            break
+    return recent[0] if recent else None
+
+
+def _asked(loaded: Loaded | None, message: Any) -> Survey | None:
+    """The survey that a message asks."""
+    campaign = loaded.campaigns.get(message.campaign) if loaded is not None else None
+    step = next((step for step in campaign.steps if step.id == message.step), None) if campaign else None
+    return loaded.settings.surveys.get(step.survey) if loaded is not None and step is not None and step.survey else None
+
+
 def _given(loaded: Loaded | None, message: Any, customer: int | None, reading: Reading, row: Any) -> Given | None:
     """The answer that a reply gives to the survey of the message it answers."""
     if loaded is None or message is None or message.customer_id != customer or Intent.OUT_OF_OFFICE in reading:
         return None
-    campaign = loaded.campaigns.get(message.campaign)
-    step = next((step for step in campaign.steps if step.id == message.step), None) if campaign else None
-    survey = loaded.settings.surveys.get(step.survey) if step is not None and step.survey else None
+    survey = _asked(loaded, message)
     score = surveys.read_score(survey, row.text) if survey is not None else None
     if survey is None or score is None or reading.opt_out is Certainty.FINAL:
         return None
@@ -391,7 +410,8 @@ def _openings(said: _Said, reply: int) -> list[Opening]:
     if len(kinds) > 1:
         kinds = [kind for kind in kinds if kind is not Intent.QUESTION]
     message = said.message.id if said.message is not None else None
-    doubtful = said.everyone if said.reading.opt_out is Certainty.DOUBTFUL else ()
+    only_scores = said.given is not None and not said.given.comment  # “2 no” chooses, and means nothing else
+    doubtful = said.everyone if said.reading.opt_out is Certainty.DOUBTFUL and not only_scores else ()
     doubts = [
         Opening(
             Intent.QUESTION.value,
@@ -400,8 +420,8 @@ def _openings(said: _Said, reply: int) -> list[Opening]:
             "reply",
             reply_id=reply if customer == said.customer else None,
             message_id=message if customer == said.customer else None,
-            category=OPT_OUT_CASE,
-            key=f"reply:{said.event_id}:{OPT_OUT_CASE}:{customer}",
+            category=cases.OPT_OUT,
+            key=f"reply:{said.event_id}:{cases.OPT_OUT}:{customer}",
         )
         for customer in doubtful
     ]

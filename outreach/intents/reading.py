@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from outreach.intents.normal import BOUNDARIES, PAUSE, SIGNS, STOP, word
 from outreach.intents.phrases import Book, Found, book
+from outreach.values import NUMBER_WORDS
 
 
 class Intent(StrEnum):
@@ -253,16 +254,7 @@ def _settled(intents: set[Intent], whole: str) -> set[Intent]:
 
 # --- scores --------------------------------------------------------------------------------------------
 
-_NUMBERS = {
-    name: number
-    for number, names in enumerate(
-        (
-            "cero zero", "uno una um uma one", "dos dois two", "tres three", "cuatro quatro four", "cinco five",
-            "seis six", "siete sete seven", "ocho oito eight", "nueve nove nine", "diez dez ten",
-        )
-    )
-    for name in map(word, names.split())
-}  # fmt: skip
+_NUMBERS = {word(name): number for name, number in NUMBER_WORDS.items()}
 _NUMBER_NAMES = tuple(sorted(_NUMBERS, key=len, reverse=True))
 _OF = re.compile(r"(?<![\d.,/$])(\d{1,2})(?:[.,]0)?\s{0,3}(?:/|de|sobre|out of|em)\s{0,3}(5|10)(?![\d.,/])")
 _REASON = re.compile(  # 1 because …; 2, it came late

@@ -12,29 +12,11 @@ import re
 import unicodedata
 
 from outreach.settings import Survey
+from outreach.values import NUMBER_WORDS
 
 YES, NO = 1, 0  # how a yes or a no is stored
 LONGEST = 1_000  # characters of a text that is looked at
 
-_NUMBERS = {
-    word: number
-    for number, words in enumerate(
-        (
-            "cero zero",
-            "uno um one",
-            "dos dois duas two",
-            "tres three",
-            "cuatro quatro four",
-            "cinco five",
-            "seis six",
-            "siete sete seven",
-            "ocho oito eight",
-            "nueve nove nine",
-            "diez dez ten",
-        )
-    )
-    for word in words.split()
-}
 _YES = frozenset(
     [
         "si",
@@ -60,13 +42,13 @@ _NO = frozenset(["no", "noo", "nop", "nope", "n", "nel", "negativo", "nao", "nao
 _BEFORE = (
     r"(?:(?:hola|ola|oi|hi|hello|buenas|bueno|bom|pues|mi|minha|la|my|le|les|te|os|doy|daria|diria|dou|yo|eu|i|d|would|"
     r"give|rate|pongo|coloco|calificacion|nota|puntuacion|puntaje|respuesta|resposta|rating|score|answer|es|e|is|"
-    r"seria|de|con|un|una|um|uma|a|it|you|opcion|opcao|option|numero|number)[ ,!.:]+)*"
+    r"seria|de|con|excelente|excelent|perfecto|perfeito|gracias|muchas|obrigad[oa]|thanks|perdon|digo|corrijo|quise|decir|desculpa|quis|dizer|sorry|un|una|um|uma|a|it|you|opcion|opcao|option|numero|number)[ ,!.:]+)*"
 )
 _UNIT = r"(?: ?(?:puntos?|pontos?|points?|estrellas?|estrelas?|stars?))?"
 _AFTER = re.compile(
     r"\s+(?:muy|muito|very|bien|bem|good|bueno|buena|buenisim[oa]|bom|boa|excelente|excellent|perfect[oa]?|perfeit[oa]|"
     r"otim[oa]|great|genial|mal|mala|malo|ruim|bad|pesim[oa]|regular|ok|content[oa]|encantad[oa]|feliz|happy|"
-    r"satisfech[oa]|satisfeit[oa]|satisfied|todo|tudo|gracias|muchas gracias|obrigad[oa]|thanks|thank you|"
+    r"satisfech[oa]|satisfeit[oa]|satisfied|me encant[oa]|me encantaron|adorei|amei|gostei|me gust[oa]|loved|todo|tudo|gracias|muchas gracias|obrigad[oa]|thanks|thank you|"
     r"por favor|please|sin duda)\b"
 )
 _HEAD = re.compile(
@@ -74,6 +56,7 @@ _HEAD = re.compile(
     rf"{_UNIT}(?P<rest>.*)",
     re.DOTALL,
 )
+_COUNTS = re.compile(r"[^.;:!,\n]*(?:\d|\b(?:otr[oa]s?|outr[oa]s?|other)\b)")  # `1 bien y otro roto`, `2 bien 1 mal`
 _BREAK = re.compile(r"\s*(?:[.;:!)\n](?!\d)|[,-](?!\s*\d))")  # what ends a score and begins a comment
 
 
@@ -103,6 +86,7 @@ def read_score(survey: Survey, text: str) -> int | None:
         return None
     if (stars := _stars(text)) is not None:
         return _on_scale(survey, stars)
+    text = _without_pictures(text)
     words = plain(text)
     if (coded := _coded(survey, words)) is not None:
         return coded
@@ -110,7 +94,7 @@ def read_score(survey: Survey, text: str) -> int | None:
     if (coded := _coded(survey, plain(first))) is not None:
         return coded
     if survey.scale == "yes_no":
-        return _yes_or_no(words)
+        return _yes_or_no(survey, _spelt(text))
     return _headed(survey, _spelt(text))
 
 
@@ -133,7 +117,7 @@ def _first_line(text: str) -> str:
 def _number(word: str) -> int | None:
     if word.isascii() and word.isdigit() and len(word) <= 2:
         return int(word)
-    return _NUMBERS.get(word)
+    return NUMBER_WORDS.get(word)
 
 
 def _on_scale(survey: Survey, number: int | None) -> int | None:
@@ -158,14 +142,44 @@ def _stars(text: str) -> int | None:
     return len(bare) if bare and len(bare) <= 10 and set(bare) <= {"⭐", "★", "🌟"} else None
 
 
-def _yes_or_no(words: str) -> int | None:
-    """The first word, where it is a yes or a no; without codes, 1 and 0 stand for them."""
+def _without_pictures(text: str) -> str:
+    """Without emoji, which go with a score and change nothing about it."""
+    return "".join(letter for letter in text if unicodedata.category(letter) not in ("So", "Sk", "Cf")).strip()
+
+
+# Whole beginnings that say the other thing than their first word, or neither.
+_SAYS_NO = re.compile(
+    r"(claro|por supuesto|desde luego|obvio|e claro) que (no|nao)\b|para nada\b|de jeito nenhum\b|of course not\b"
+)
+_SAYS_NEITHER = re.compile(
+    r"si (no|nao)\b(?! (hubo|tuve|tengo|hay))"  # if not …
+    r"|si (me )?hubier"
+    r"|(si|sim) (y|e|pero|mas|so que) (no|nao)\b"
+    r"|(no|nao) (se|sei|estoy segur[oa]|entiendo|entendi|aplica|todavia|aun|ainda|puedo quejarme)\b"
+    r"|(todavia|aun|ainda) (no|nao)\b"
+    r"|(no|nao) (lo |la |los |las |me |nos )*(he |ha |han |hemos )?(recib|receb|lleg|cheg)"
+    r"|(no|nao|sin|sem) (tengo|tuve|hay|hubo|tenho|tive|ha|houve)? ?(ningun|ninguna|nenhum|nenhuma|do que|de que)? ?"
+    r"(problemas?|quejas?|quejarme|reclamos?|inconvenientes?|queixas?|reclamar|reclamac(ion|iones|ao|oes))\b"
+)
+
+
+_SET_APART = re.compile(r"\w+\s*[,.;:!\n]")  # “no, llegó roto” is a no, whatever follows
+
+
+def _yes_or_no(survey: Survey, spelt: str) -> int | None:
+    """The first word, where it is a yes or a no, also behind its code; without codes, 1 and 0 stand for them."""
+    words = plain(spelt)
+    if _SAYS_NO.match(words):
+        return NO
+    if "so que nao" in words or (_SAYS_NEITHER.match(words) and not _SET_APART.match(spelt)):
+        return None
     first, _, rest = words.partition(" ")
-    if first in _YES:
-        return YES
-    if first in _NO:
-        return None if rest.startswith(("se", "sei", "estoy seguro", "entiendo", "entendi")) else NO
-    return {"1": YES, "0": NO}.get(words)
+    if first in _YES or first in _NO:
+        return YES if first in _YES else NO
+    code = _coded(survey, first) if survey.codes else {"1": YES, "0": NO}.get(first)
+    if not rest or code is None:
+        return code
+    return code if code == _yes_or_no(survey, rest) else None
 
 
 def _headed(survey: Survey, spelt: str) -> int | None:
@@ -176,6 +190,8 @@ def _headed(survey: Survey, spelt: str) -> int | None:
     if number is None or (highest is not None and int(highest) != ends(survey.scale)[1]):
         return None
     rest = found["rest"]
+    if _COUNTS.match(rest) or (found["out_of"] and rest.strip() and not _BREAK.match(rest) and not _AFTER.match(rest)):
+        return None
     if rest[:1].isalnum() or (rest[:1] in ".,:/%" and rest[1:2].isdigit()) or rest.lstrip().startswith("%"):
         return None
     if rest.strip() and highest is None and not _BREAK.match(rest) and not _AFTER.match(rest):

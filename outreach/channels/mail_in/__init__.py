@@ -34,6 +34,7 @@ LONGEST_TEXT = 100_000  # characters of what somebody wrote
 MOST_IDS = 50  # of In-Reply-To and References
 _ID = re.compile(r"<\s*([^<>@\s]{1,200})@([^<>@\s]{1,255})\s*>")
 _OURS = re.compile(r"[0-9a-f]{32}")  # a public id: store.keyed_hash
+_REPLIED = re.compile(r"\s*(\w{1,4}(\[\d+\])?\s*:|$)")  # `Re:`, `RV:`, `Enc:`
 _TOKEN = re.compile(r"\+([0-9a-f]{32})@")
 _RECIPIENTS = ("Delivered-To", "X-Original-To", "Envelope-To", "X-Forwarded-To", "To", "Cc")
 _KEPT = ("From", "To", "Subject", "Date", "Message-ID", "In-Reply-To", "Authentication-Results", "Auto-Submitted")
@@ -62,9 +63,10 @@ def ours_of(settings: Settings) -> Ours:
 
 def read(raw: bytes, ours: Ours, at: datetime | None = None, envelope: str = "") -> Sequence[InboundEvent]:
     """
-    What an e-mail tells us; nothing for mass mail, for our own copies and for reports about nobody of ours.
+    What an e-mail tells us; nothing for our own copies, for reports about nobody of ours, and for mass mail that answers
+    nothing of ours.
 
-    A reply has in `code` that a machine wrote it. `at` is when it arrived: the date that its author gives is
+    A reply has in `code` that a machine wrote it, or says to have. `at` is when it arrived: the date that its author gives is
     not believed, since an opt-out counts from it. `envelope` holds the addresses that it was delivered to, as
     far as whoever brought it knows. The same message has the same ids, whoever brings it and how often.
 
@@ -78,7 +80,7 @@ def read(raw: bytes, ours: Ours, at: datetime | None = None, envelope: str = "")
     author = automatic.author_of(whole)
     address = _address(whole)
     public_id, provider_id = _about(whole, ours, envelope)
-    if author is Author.MASS or not address or address.lower() in ours.addresses:
+    if (author is Author.MASS and not public_id) or not address or address.lower() in ours.addresses:
         return ()
     text = _written(whole)
     event = InboundEvent(
@@ -88,8 +90,8 @@ def read(raw: bytes, ours: Ours, at: datetime | None = None, envelope: str = "")
         public_id=public_id,
         provider_id=provider_id,
         address=address,
-        text=quoting.stripped(text)[:LONGEST_TEXT] or ("" if _answers(whole) else whole.header("Subject")),
-        code=AUTOMATIC if author is Author.AUTOMATIC else "",
+        text=quoting.stripped(text)[:LONGEST_TEXT] or _subject(whole),
+        code="" if author is Author.PERSON else AUTOMATIC,
         channel="email",
         raw=_raw(whole, text),
     )
@@ -113,8 +115,11 @@ def _address(whole: Part) -> str:
         return ""
 
 
-def _answers(whole: Part) -> bool:
-    return bool(whole.header("In-Reply-To") or whole.header("References"))
+def _subject(whole: Part) -> str:
+    """The subject where somebody wrote it: that of an answer is ours, as the `Re:` before it says."""
+    subject = whole.header("Subject")
+    answers = whole.header("In-Reply-To") or whole.header("References")
+    return "" if answers and _REPLIED.match(subject) else subject
 
 
 def _about(whole: Part, ours: Ours, envelope: str) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """
 Automatic: whether a person wrote a mail, a machine answered for one, or it went to many.
 
-Sources: RFC 3834 section 5 (Auto-Submitted), RFC 2919 (List-Id), RFC 8058; Microsoft's [MS-OXCMAIL] 2.1.3.2.20 for
-X-Auto-Response-Suppress; X-Autoreply, X-Autorespond and Precedence are what older programs write.
+Sources: RFC 3834 section 5 (Auto-Submitted), RFC 2919 (List-Id), RFC 8058; X-Autoreply, X-Autorespond and Precedence
+are what older programs write. X-Auto-Response-Suppress ([MS-OXCMAIL] 2.1.3.2.20) says how to answer, not who wrote.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ class Author(Enum):
     MASS = auto()  # newsletters, lists, notices: nobody answers us
 
 
-_ANSWERS = ("X-Autoreply", "X-Autorespond", "X-AutoReply-From", "X-Mail-Autoreply", "X-Auto-Response-Suppress")
+_ANSWERS = ("X-Autoreply", "X-Autorespond", "X-AutoReply-From", "X-Mail-Autoreply")
 _LISTS = ("List-Id", "List-Unsubscribe", "List-Post", "Feedback-ID")
-_MACHINES = re.compile(r"(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?)([+-][^@]*)?@", re.IGNORECASE)
+_MACHINES = re.compile(
+    r"(.*<)?\s*(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?)([+-][^@]*)?@[^@<>]*>?\s*", re.IGNORECASE
+)
 # Subjects that mail programs write themselves; only at the beginning, after what stands for "Re".
 _SUBJECT = re.compile(
     r"((re|rv|aw|res|ref)\s*:\s*)*\[?("
-    r"respuesta\s+autom[aá]tica|autorrespuesta|fuera\s+de\s+(la\s+)?oficina|ausente\b|ausencia\b|estoy\s+de\s+vacaciones"
-    r"|resposta\s+autom[aá]tica|fora\s+do\s+escrit[oó]rio|aus[eê]ncia\b|estou\s+de\s+f[eé]rias"
+    r"respuesta\s+autom[aá]tica|autorrespuesta|fuera\s+de\s+(la\s+)?oficina|(ausente|ausencia|aus[eê]ncia)\b(?=\s*([:\]–-]|hasta\b|at[eé]\b|temporal|$))|estoy\s+de\s+vacaciones"
+    r"|resposta\s+autom[aá]tica|fora\s+do\s+escrit[oó]rio|estou\s+de\s+f[eé]rias"
     r"|automatic\s+reply|auto(matic)?[\s-]?(reply|response)|autoreply|out\s+of\s+(the\s+)?office|on\s+vacation"
     r"|away\s+from\s+(my|the)\s+(office|desk|email)"
     r")",
@@ -53,6 +55,6 @@ def author_of(whole: Part) -> Author:
         or precedence in ("bulk", "junk", "list")
         or any(whole.has(name) for name in _LISTS)
         or whole.header("Return-Path") == "<>"
-        or _MACHINES.search(whole.header("From")) is not None
+        or _MACHINES.fullmatch(whole.header("From")) is not None
     )
     return Author.MASS if mass else Author.PERSON

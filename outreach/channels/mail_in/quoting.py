@@ -15,9 +15,13 @@ import re
 
 import quotequail
 
+from outreach import intents
+from outreach.intents import CASES, Certainty, Intent
+
 MOST_LINES, LONGEST_LINE = 1_000, 500
 
-_INTRO = re.compile(r"(El|Em|On|A|Le)\b.{5,450}?\b(escribió|escreveu|wrote)\s*:", re.IGNORECASE)
+_INTRO = re.compile(r"(El|Em|On|A|Le)\b.{5,450}?\b(escribió|escreveu|wrote|sent)\s*(:|-{2,})", re.IGNORECASE)
+_ADDRESSED = re.compile(r".{0,200}\d{4}.{0,200}<[^<>\s]{1,200}@[^<>\s]{1,200}>\s*:")  # a date, and whose address
 _INTRO_BEGINS = re.compile(r"(El|Em|On|A|Le)\s\S", re.IGNORECASE)
 _DATED = re.compile(r"\d{1,4}|@")  # an intro names a date or an address; a sentence rarely does
 _SENDER = re.compile(r"\*?(De|From|Von)\s?:\*?\s*\S", re.IGNORECASE)
@@ -32,10 +36,22 @@ _DIVIDER = re.compile(
 )
 _SIGNATURE = re.compile(r"--\s*")  # RFC 3676 section 4.3, and those who drop its blank
 _DEVICE = re.compile(
-    r"(enviado (desde|do|de|pelo|por|con|com)|sent (from|with|via)|(obtener|obtén|obter|baixar|get) (o )?outlook"
-    r"|enviado a través de|mandado desde)\b.{0,80}",
+    r"(enviado (desde|do|de|pelo|por|con|com|via)|sent (from|with|via|by)|(obtener|obtén|obter|baixar|get)|mandado desde)\b"
+    r".{0,40}\b(iphone|ipad|android|outlook|gmail|yahoo|samsung|huawei|xiaomi|motorola|galaxy|blackberry|mail|correo"
+    r" para windows|celular|tel[eé]fono|telefone|tablet|dispositivo|m[oó]vil|smartphone|k-9|bluemail|proton|ios)\b.{0,60}",
     re.IGNORECASE,
 )
+# What lawyers and printers have put below: it speaks to whoever reads it, not to us.
+_NOTICE = re.compile(
+    r"\W*(aviso (legal|de (confidencialidad|privacidad|privacidade))|nota de confidencialidad|confidentiality|disclaimer"
+    r"|(este|esta|el presente) (mensaje|correo|e-?mail|mensagem|comunicaci[oó]n|comunica[cç][aã]o)\b.{0,120}"
+    r"\b(confidencial|privilegiad|destinatari)|this (e-?mail|message)\b.{0,120}\b(confidential|intended|privileged)"
+    r"|antes de imprimir|before printing|please consider the environment"
+    r"|(si|se) (usted|ud|voc[eê])? ?(no|n[aã]o) (es|é) (el|o) destinat[aá]ri"
+    r"|(si|se) (usted|ud|voc[eê])? ?(recibi[oó]|recebeu|ha recibido) (este|esta) (mensaje|correo|mensagem|e-?mail) por (error|engano))",
+    re.IGNORECASE,
+)
+_AFTERWORD = re.compile(r"p\.?\s?[ds]\b|post\s?data|por cierto|ah", re.IGNORECASE)
 _CLOSING = re.compile(
     r"(muchos |un |uma? |com |con |meus |mis |kind |best |warm |many )?"
     r"(saludos?|cordialmente|atentamente|atenciosamente|att\.?|atte\.?|abra[cç]os?|abrazos?|cumprimentos|regards|best|cheers)"
@@ -46,12 +62,28 @@ _SIGNED_LINES, _SIGNED_WIDTH = 4, 60  # how much may follow a closing and still 
 
 
 def stripped(text: str) -> str:
-    """What the person wrote themselves; empty where they only quoted."""
+    """
+    What the person wrote themselves; empty where they only quoted.
+
+    Above what they quote, else below it or between its lines, where these are marked as such.
+    """
     lines = [line.rstrip() for line in text.split("\n")]
-    lines = lines[: _quote_begins(lines)]
-    lines = [line for line in lines if not line.lstrip().startswith(">")]
-    lines = lines[: _signature_begins(lines)]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    begins = _quote_begins(lines)
+    own = [line for line in lines[:begins] if not _is_quoted(line)]
+    if not any(line.strip() for line in own):
+        own = _below(lines[begins:])
+    own = _without_signature(own)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(own)).strip()
+
+
+def _is_quoted(line: str) -> bool:
+    return line.lstrip().startswith(">")
+
+
+def _below(lines: list[str]) -> list[str]:
+    """The lines after the first quoted one that are not quoted themselves."""
+    first = next((number for number, line in enumerate(lines) if _is_quoted(line)), len(lines))
+    return [line for line in lines[first:] if not _is_quoted(line)]
 
 
 def _quote_begins(lines: list[str]) -> int:
@@ -73,28 +105,36 @@ def _harmless(line: str) -> str:
 
 
 def _begins(lines: list[str], number: int) -> bool:
-    line = lines[number].strip()
-    if _DIVIDER.fullmatch(line):
+    line = lines[number].strip(" \t-–—*_")
+    if _DIVIDER.fullmatch(lines[number].strip()) or _ADDRESSED.fullmatch(line):
         return True
     if _SENDER.match(line):
         return sum(_HEADERS.match(one.strip()) is not None for one in lines[number + 1 : number + 7]) >= 2
     if _INTRO_BEGINS.match(line):
-        joined = " ".join(one.strip() for one in lines[number : number + 4])
+        joined = " ".join(one.strip() for one in lines[number : number + 4]).lstrip("-–—*_ ")
         found = _INTRO.match(joined)
         return found is not None and _DATED.search(found[0]) is not None
     return False
 
 
-def _signature_begins(lines: list[str]) -> int:
+def _without_signature(lines: list[str]) -> list[str]:
+    """The lines up to the signature, and what is written after it all the same."""
     written = False
     for number, line in enumerate(lines[:MOST_LINES]):
         bare = line.strip()[:LONGEST_LINE]
-        if _SIGNATURE.fullmatch(bare) or _DEVICE.fullmatch(bare):
-            return number
-        if written and _CLOSING.fullmatch(bare) and _is_signed(lines[number + 1 :]):
-            return number
+        if _SIGNATURE.fullmatch(bare) or _DEVICE.fullmatch(bare) or _NOTICE.match(bare):
+            return lines[:number]
+        if written and _CLOSING.fullmatch(bare) and _is_signed(rest := lines[number + 1 :]):
+            after = next((at for at, one in enumerate(rest) if _AFTERWORD.match(one.strip())), len(rest))
+            return lines[:number] + (rest if _matters("\n".join(rest)) else rest[after:])
         written = written or bool(bare)
-    return len(lines)
+    return lines
+
+
+def _matters(text: str) -> bool:
+    """Whether it says what no signature says."""
+    said = intents.read(text)
+    return said.opt_out is Certainty.FINAL or any(one in said for one in CASES if one is not Intent.QUESTION)
 
 
 def _is_signed(after: list[str]) -> bool:

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from email.parser import HeaderParser
 from email.policy import compat32
 
+from outreach.channels.faults import about_address
 from outreach.channels.mail_in.parts import Part
 
 LONGEST = 20_000  # characters of a report that are looked at
 MOST = 20  # recipients of one report
-# RFC 3463: 5.7 is policy and authentication, our own fault; a full mailbox (5.2.2) may be emptied.
-EXCUSED = re.compile(r"5\.7\.\d{1,3}|5\.2\.2")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _ACTIONS = {"delayed": "deferred", "delivered": "delivered"}
 _FEEDBACK = {"abuse": "complained", "fraud": "complained", "virus": "complained", "opt-out": "opted_out"}
@@ -64,7 +63,7 @@ def _kind(action: str, code: str) -> str:
     """What became of the message. A refusal for good is the address's fault unless its code says otherwise."""
     if action != "failed":
         return _ACTIONS.get(action, "deferred" if code.startswith("4") else "accepted")
-    return "bounced" if code.startswith("5") and not EXCUSED.fullmatch(code) else "failed"
+    return "bounced" if code.startswith("5") and about_address(code) else "failed"
 
 
 def _text(part: Part) -> str:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from outreach.addresses import LONGEST
 from outreach.channels import InboundEvent
-from outreach.channels.faults import by_policy
+from outreach.channels.faults import about_address, by_policy
 from outreach.channels.sendgrid.requests import ARGUMENT
 
 SIGNATURE = "x-twilio-email-event-webhook-signature"
@@ -48,8 +48,7 @@ KINDS = {  # what is not here is no fact about a message
 # SendGrid's `bounce_classification`; what the first of these say is not the address's fault.
 NOT_THE_ADDRESS = frozenset({"Content", "Frequency or Volume Too High", "Reputation", "Technical"})
 CLASSES = NOT_THE_ADDRESS | {"Invalid Address", "Mailbox Unavailable", "Unclassified"}
-# RFC 3463: policy and authentication (5.7) are the sender's fault; a full mailbox (5.2.2) may be emptied.
-EXCUSED = re.compile(r"5\.7\.\d{1,3}|5\.2\.2|4\.\d{1,3}\.\d{1,3}|4\d\d")
+_FOR_NOW = re.compile(r"4\.\d{1,3}\.\d{1,3}|4\d\d")
 # Why SendGrid did not even try; some of it is about the person or the address.
 DROPPED = {"Unsubscribed Address": "opted_out", "Spam Reporting Address": "complained", "Bounced Address": "bounced"}
 DROPS = frozenset(
@@ -154,8 +153,13 @@ def _bounce(event: Mapping[str, Any], code: str) -> tuple[str, str]:
     """Whether the address is at fault (`bounced`) or not (`failed`), and SendGrid's word for it."""
     sort = _text(event, "bounce_classification")
     blocked = _text(event, "type") == "blocked"
-    excused = blocked or sort in NOT_THE_ADDRESS or EXCUSED.fullmatch(code)
+    excused = blocked or sort in NOT_THE_ADDRESS or is_excused(code)
     return "failed" if excused else "bounced", sort if sort in CLASSES else "blocked" if blocked else ""
+
+
+def is_excused(code: str) -> bool:
+    """Whether a bounce with this code says nothing of the address."""
+    return _FOR_NOW.fullmatch(code) is not None or not about_address(code)
 
 
 def _text(event: Mapping[str, Any], name: str) -> str:

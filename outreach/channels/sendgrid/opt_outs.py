@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from outreach.channels import OptOut
 from outreach.channels.sendgrid import api
 from outreach.channels.sendgrid.answers import STATUSES, Answer
-from outreach.channels.sendgrid.events import EXCUSED
+from outreach.channels.sendgrid.events import is_excused
 from outreach.errors import ChannelError
 
 PAGE = 500
@@ -97,7 +97,7 @@ def _entries(answer: Answer) -> Sequence[Mapping[str, Any]]:
 def _opt_outs(entries: Sequence[Mapping[str, Any]], reason: str, begin: datetime) -> Iterator[OptOut]:
     for entry in entries:
         address, seconds = entry.get("email"), entry.get("created", entry.get("created_at"))
-        if not isinstance(address, str) or "@" not in address or EXCUSED.fullmatch(str(entry.get("status", ""))):
+        if not isinstance(address, str) or "@" not in address or is_excused(str(entry.get("status", ""))):
             continue
         at = _moment(seconds) or begin
         if at >= begin.replace(microsecond=0):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
+_JUST_NOW = 120.0  # a stage reads the clock first, and may then wait for its turn to write
 
 
 def read() -> tuple[float, float]:
@@ -21,6 +23,11 @@ def since(start: tuple[float, float]) -> tuple[float, float]:
     """The seconds since `start`, by either clock."""
     wall, boot = read()
     return wall - start[0], boot - start[1]
+
+
+def is_now(at: datetime) -> bool:
+    """Whether this machine's clock says that it is `at`, or was a moment ago."""
+    return abs(read()[0] - at.timestamp()) < _JUST_NOW
 
 
 def elapsed(start: tuple[float, float]) -> float:

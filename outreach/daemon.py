@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outreach import alerts, dispatcher, importer, inbox, mailbox, planner, reconciler, releases, sources, store
+from outreach import alerts, clocks, dispatcher, importer, inbox, mailbox, planner, reconciler, releases, sources, store
 from outreach.channels import Channels
-from outreach.errors import ListenError, OutreachError
+from outreach.errors import ImportFileError, ListenError, OutreachError
 from outreach.logs import place, say, to_stderr
 from outreach.settings import Settings
 from outreach.signals import LOOK_SECONDS, Stop, stop_on_signals
@@ -138,10 +139,24 @@ def _until_stopped(daemon: Daemon) -> None:
         every = _every(daemon.settings, stage).clock.total_seconds()
         scheduler.add_job(tick, "interval", (daemon, stage), seconds=every, id=stage, next_run_time=_now())
     scheduler.start()
-    daemon.stop.wait()
+    while not daemon.stop.is_set():
+        time.sleep(LOOK_SECONDS)
+        _call_now_what_waits_too_long(scheduler)
     say(Action.STOPPING)
     scheduler.shutdown(wait=False)
     _finish(daemon)
+
+
+def _call_now_what_waits_too_long(scheduler: BackgroundScheduler) -> None:
+    """
+    Let no stage wait for longer than it does between two ticks.
+
+    The scheduler waits for a time of the wall clock: put back three hours, it would call nothing for three hours.
+    """
+    now = datetime.fromtimestamp(clocks.read()[0], UTC)
+    for job in scheduler.get_jobs():
+        if job.next_run_time - now > job.trigger.interval:
+            job.modify(next_run_time=now)
 
 
 def _every(settings: Settings, stage: str) -> Duration:
@@ -183,16 +198,23 @@ def _keep(db: Database, stage: str, started: datetime, counts: dict[str, Any], e
 
 
 def _import(daemon: Daemon) -> None:
-    """Import each source whose files have changed since this daemon last read them."""
+    """Import each source whose files have changed since this daemon last read them, whatever is wrong with others."""
     started, counts = _now(), {}
+    wrong = []
     for number, source in enumerate(daemon.settings.sources):
         files = {name: daemon.settings.workspace / path for name, path in source.files.items()}
         signature = _signature(files)
         if daemon.seen.get(number) != signature:
-            opened = sources.open_source(source, daemon.settings.workspace)
-            counts = importer.import_source(daemon.db, daemon.settings, opened, _now()).as_json()
+            try:
+                opened = sources.open_source(source, daemon.settings.workspace)
+                counts = importer.import_source(daemon.db, daemon.settings, opened, _now()).as_json()
+            except ImportFileError as error:
+                wrong.append(str(error))
+                continue
             daemon.seen[number] = signature
             say(Action.IMPORTED, counts=counts)
+    if wrong:
+        raise ImportFileError("; ".join(wrong))
     _keep(daemon.db, "import", started, counts)
 
 

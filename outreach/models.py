@@ -743,7 +743,9 @@ class CouponRedemption(SQLModel, table=True):
     coupon_id: int | None = Field(default=None, sa_type=BigId)  # None: a shared code that they were never sent
     offer: str
     customer_id: int | None = Field(default=None, sa_type=BigId)  # who used it, where that is known
-    order_id: int | None = Field(default=None, sa_type=BigId)  # below 0: told of an order that has not been imported yet
+    order_id: int | None = Field(
+        default=None, sa_type=BigId
+    )  # below 0: told of an order that has not been imported yet
     at: datetime = Field(sa_type=UtcTime)
     source: str  # order | event | person
     verdict: str  # valid | wrong_customer | expired | over_used | void | not_issued

@@ -100,7 +100,27 @@ def load(files: Mapping[str, str]) -> tuple[AutoAnswers, list[Problem]]:
 
 
 _BESIDE = frozenset(
-    ["por", "favor", "porfa", "porfavor", "opcion", "opcao", "option", "numero", "number", "el", "la", "o", "a", "the", "gracias", "obrigado", "obrigada", "please", "thanks"]
+    [
+        "por",
+        "favor",
+        "porfa",
+        "porfavor",
+        "opcion",
+        "opcao",
+        "option",
+        "numero",
+        "number",
+        "el",
+        "la",
+        "o",
+        "a",
+        "the",
+        "gracias",
+        "obrigado",
+        "obrigada",
+        "please",
+        "thanks",
+    ]
 )
 
 

@@ -53,6 +53,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from outreach import clocks
 from outreach.errors import ClockError, DatabaseError
 from outreach.models import Import, Installation, MessageLink, Release, Tick, UtcTime, to_micros
 from outreach.models import table as table_of
@@ -330,12 +331,22 @@ def seen(connection: Connection, now: datetime) -> None:
     table = table_of(Installation)
     newest = connection.execute(select(table.c.newest)).scalar()
     if newest is not None and now < newest - SKEW:
-        raise ClockError(
-            f"--now {now.isoformat()} is earlier than {newest.isoformat()}, which this database has already seen:"
-            " replay the past in a fresh workspace"
-        )
+        raise _is_earlier(now, newest)
     if newest is None or now > newest:
         connection.execute(update(table).values(newest=now))
+
+
+def _is_earlier(now: datetime, newest: datetime) -> ClockError:
+    """In words for whoever gave the time, or for whoever has the machine whose clock did."""
+    if clocks.is_now(now):
+        return ClockError(
+            f"it is {now.isoformat()} by this machine's clock, and this database has already seen {newest.isoformat()}:"
+            f" check the clock; if it is right now, this goes on by itself at {newest.isoformat()}"
+        )
+    return ClockError(
+        f"--now {now.isoformat()} is earlier than {newest.isoformat()}, which this database has already seen:"
+        " replay the past in a fresh workspace"
+    )
 
 
 def lived_until(db: Database) -> datetime | None:

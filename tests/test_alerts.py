@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -452,6 +453,26 @@ def test_calls_that_have_waited_past_half_of_their_time_are_told(
     assert late["text"].endswith(": 1.")
 
 
+def test_codes_that_run_out_are_not_taken_for_made_because_one_tick_of_plan_failed(
+    db: Database, settings: Settings, webhook: Webhook
+) -> None:
+    def planned(minute: int, *offers: dict[str, Any], error: str = "") -> None:
+        at = NOW + minute * MINUTE
+        with store.write(db) as connection:
+            store.record_tick(connection, "plan", at, at, {"offers": list(offers)} if not error else {}, error)
+        alerts.watch(db, settings, at)
+
+    planned(0, {"offer": "back", "left": 0})
+    planned(1, error="the database is locked")
+    planned(2, error="the database is locked")
+    planned(3, {"offer": "back", "left": 0})
+    lasting = told(webhook)
+    planned(4)
+
+    assert lasting == [("coupons:back", False)]
+    assert told(webhook) == [("coupons:back", False), ("coupons:back", True)]
+
+
 # --- telling ---------------------------------------------------------------------------------------------------------
 
 
@@ -640,6 +661,20 @@ def test_every_alarm_is_said_whole_in_every_language(locale: str, kind: str) -> 
     subjects = [words.subject(business, name, said, is_over=said is over) for said in (text, over)]
     assert all(subject.startswith("Luna: ") and len(subject) < 140 for subject in subjects)
     assert not any(mark in "".join([*letters, *subjects]) for mark in "{}")
+
+
+def test_the_page_about_alerts_has_a_row_of_every_alarm_and_names_the_command_that_shows_it() -> None:
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "be-told-when-something-is-wrong.md"
+    cells = [line.split("|") for line in page.read_text().splitlines() if line.startswith("| `")]
+    named = [(name, row[3]) for row in cells for name in re.findall(r"`([^`]+)`", row[1])]
+    rows = dict(named)
+    shown = {name.partition(":")[0]: look for name, look in rows.items()}
+
+    assert len(rows) == len(named)
+    assert shown.keys() == words.TODO.keys()
+    assert {name for name in words.WORDS["en"] if ":" in name} <= rows.keys()
+    first = {kind: todo.splitlines()[0].partition(" {")[0] for kind, todo in words.TODO.items()}
+    assert {kind: look for kind, look in shown.items() if f"`{first[kind]}" not in look} == {}
 
 
 def test_an_alarm_that_nobody_keeps_is_taken_away(db: Database, settings: Settings) -> None:

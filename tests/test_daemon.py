@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
 
-from outreach import channels, daemon, dispatcher, releases, store
+from outreach import channels, clocks, daemon, dispatcher, releases, store
 from outreach.channels import Outgoing, Receipt
 from outreach.channels.outbox import Outbox
 from outreach.daemon import STAGES, Action, Daemon, run, tick
@@ -19,7 +21,7 @@ from outreach.dispatcher import CHUNK
 from outreach.dispatcher.parts import pause
 from outreach.errors import DatabaseError, ImportFileError
 from outreach.logs import to_stderr
-from outreach.models import Import, Message, Tick
+from outreach.models import Customer, Import, Message, Tick
 from outreach.settings import Settings, SourceSettings
 from outreach.store import Database
 from outreach.values import Duration
@@ -158,6 +160,23 @@ def test_a_file_that_was_wrong_is_read_again_until_it_is_right(db: Database, tmp
     assert ticks(db)["import"].error == ""
 
 
+def test_a_source_that_cannot_be_read_keeps_none_of_the_others_out(db: Database, tmp_path: Path) -> None:
+    good = with_customers(settings_of(tmp_path), 1)
+    broken = [SourceSettings("csv", {"orders": name}) for name in ("orders.csv", "old.csv")]
+    running = Daemon(replace(good, sources=(broken[0], *good.sources, broken[1])), db)
+
+    tick(running, "import")
+    failed = ticks(db)["import"].error
+    tick(running, "import")
+
+    assert [row.external_id for row in rows_of(db, Customer)] == ["c1"]
+    assert [part.rpartition("/")[2] for part in failed.split("; ")] == [
+        "orders.csv: there is no such file",
+        "old.csv: there is no such file",
+    ]
+    assert len([row for row in rows_of(db, Import) if row.finished_at]) == 1  # and is read again only once it changed
+
+
 def test_a_stage_that_fails_is_logged_kept_for_status_and_tried_again(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,6 +261,67 @@ def test_somebody_looks_every_minute_whatever_the_settings_clock(tmp_path: Path)
     settings = shop_settings(tmp_path, clock=dict.fromkeys(("import", "plan", "dispatch"), HOUR))
 
     assert [str(daemon._every(settings, stage)) for stage in ("plan", "alert")] == ["1 hour", "1 minute"]
+
+
+# --- a clock that is put back --------------------------------------------------------------------------
+
+
+def test_no_stage_waits_for_a_clock_that_is_put_back_to_catch_up(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = [timedelta()]
+    running, ran = Daemon(settings_of(tmp_path), db), dict.fromkeys(STAGES, 0)
+
+    class PutBack(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - behind[0]
+
+    def count(stage: str) -> Callable[[Daemon], None]:
+        return lambda _daemon: ran.update({stage: ran[stage] + 1})
+
+    def put_back(_seconds: float) -> None:
+        """A stage that is called while its last tick ends is passed over, so the clock is put back until each has run."""
+        time.sleep(0.005)
+        behind[0] += timedelta(hours=3)
+        if min(ran.values()) > 1 or behind[0] > timedelta(hours=3 * 400):
+            running.stop.set()
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", PutBack)
+    monkeypatch.setattr(clocks, "read", lambda: (time.time() - behind[0].total_seconds(), time.monotonic()))
+    monkeypatch.setattr(daemon, "_now", lambda: PutBack.now(UTC))
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(sleep=put_back))
+    for stage in STAGES:
+        monkeypatch.setitem(STAGES, stage, count(stage))
+
+    daemon._until_stopped(running)
+
+    assert min(ran.values()) > 1, ran
+
+
+@pytest.mark.parametrize(
+    ("by_clock", "words"),
+    [
+        (
+            True,
+            ["by this machine's clock", "check the clock", f"by itself at {(NOW + timedelta(hours=6)).isoformat()}"],
+        ),
+        (False, ["--now", "fresh workspace"]),
+    ],
+)
+def test_a_time_that_the_database_is_past_is_refused_in_words_for_whoever_gave_it(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_clock: bool, words: list[str]
+) -> None:
+    if by_clock:
+        monkeypatch.setattr(clocks, "read", lambda: (NOW.timestamp() + 30, 0.0))
+    with store.write(db) as connection:
+        store.seen(connection, NOW + timedelta(hours=6))
+
+    tick(Daemon(settings_of(tmp_path), db), "plan")
+
+    said = ticks(db)["plan"].error
+    assert [word for word in words if word not in said] == []
+    assert ("--now" in said) is not by_clock
 
 
 # --- who sends -------------------------------------------------------------------------------------

@@ -74,6 +74,29 @@ def test_who_asks_politely_is_heard(text: str) -> None:
     assert intents.read(text).opt_out is Certainty.FINAL
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no quiero que me den de baja", "no quiero que me quiten de la lista", "no quiero que borren mi número",
+        "me equivoqué, no quería la baja", "no pedí darme de baja", "quiero seguir recibiendo", "Obrigada, tchau!",
+        "quiero cancelar mi suscripción al club del café", "quiero cancelar la suscripción a la caja mensual",
+    ],
+)  # fmt: skip
+def test_who_says_the_contrary_or_something_else_is_not_opted_out(text: str) -> None:
+    assert intents.read(text).opt_out is Certainty.NONE
+
+
+@pytest.mark.parametrize(
+    "text", ["quiero cancelar mi suscripción mensual", "Cancelar la suscripción mensual de café, ya no me alcanza"]
+)
+def test_what_is_paid_for_is_cancelled_and_not_the_messages(text: str) -> None:
+    assert intents.read(text).intents == (Intent.CANCELLATION,)
+
+
+def test_who_closes_their_account_is_heard() -> None:
+    assert intents.read("quiero dar de baja mi cuenta").opt_out is Certainty.FINAL
+
+
 # --- the grammar -------------------------------------------------------------------------------------
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, update
 
-from outreach import cli, dispatcher, planner, releases, store
+from outreach import alerts, cli, dispatcher, planner, releases, store
 from outreach.dispatcher import committing, tasks
 from outreach.dispatcher.tasks import Result
 from outreach.errors import NotFound, OutreachError
 from outreach.models import (
+    Alarm,
     Answer,
     CampaignState,
     Consent,
@@ -245,6 +246,29 @@ def test_a_call_back_comes_again_at_the_time_agreed_even_after_its_expiry(db: Da
     assert opened(db, settings, at).task.best_before == at + timedelta(days=1)
 
 
+@pytest.mark.parametrize(
+    ("called", "result", "back", "half_way"),
+    [
+        (timedelta(), Result.CALL_BACK, timedelta(days=10), timedelta(days=10, hours=12)),  # until a day after it
+        (20 * HOUR, Result.NO_ANSWER, 23 * HOUR, timedelta(hours=35.5)),  # until the step's own expiry
+        (20 * HOUR, Result.NOT_CALLED, 20 * HOUR, 24 * HOUR),  # it never left the list
+    ],
+)
+def test_a_task_is_late_after_half_of_its_time_since_a_call_brought_it_back(
+    db: Database, settings: Settings, called: timedelta, result: Result, back: timedelta, half_way: timedelta
+) -> None:
+    waiting(db, settings)
+    agreed = NOW + back if result is Result.CALL_BACK else None
+    tasks.done(db, settings, opened(db, settings, NOW + called).task.id, result, NOW + called, call_at=agreed)
+    dispatcher.dispatch(db, settings, NOW + back)
+    assert [one.status for one in tasks.listed(db, settings)] == ["waiting"]
+
+    looks = [alerts.watch(db, settings, NOW + half_way + later).holding for later in (-HOUR / 60, timedelta())]
+
+    assert looks == [0, 1]
+    assert [row.since for row in rows_of(db, Alarm, name="tasks")] == [NOW + half_way]
+
+
 def test_a_wrong_number_goes_on_to_the_next_channel_and_is_never_called_again(db: Database, settings: Settings) -> None:
     waiting(db, settings)
     tasks.done(db, settings, opened(db, settings).task.id, Result.WRONG_NUMBER, NOW)
@@ -408,13 +432,34 @@ def test_a_task_must_exist_and_be_open(db: Database, settings: Settings) -> None
     waiting(db, settings)
     (task,) = tasks.listed(db, settings)
 
-    with pytest.raises(OutreachError, match="is not open"):
+    with pytest.raises(OutreachError, match="is not open: `outreach tasks next"):
         tasks.done(db, settings, task.id, Result.REACHED, NOW)
     with pytest.raises(NotFound, match="there is no task"):
         tasks.done(db, settings, "f" * 32, Result.REACHED, NOW)
     assert tasks.full_id(db, task.id[:10].upper()) == task.id
     with pytest.raises(NotFound, match="there is no one task"):
         tasks.full_id(db, "zz")
+
+
+def test_what_is_over_or_not_on_the_list_is_not_said_to_be_there_for_opening(db: Database, settings: Settings) -> None:
+    waiting(db, settings)
+    task = opened(db, settings).task.id
+
+    tasks.done(db, settings, task, Result.CALL_BACK, NOW, call_at=NOW + HOUR)
+    with pytest.raises(OutreachError, match="not on the list now") as not_yet:
+        tasks.done(db, settings, task, Result.REACHED, NOW)
+    dispatcher.dispatch(db, settings, NOW + HOUR)
+    opened(db, settings, NOW + HOUR)
+    with store.write(db) as connection:
+        connection.execute(update(table(Message)).values(status=Status.UNKNOWN, claim=None))  # as after a restore
+    with pytest.raises(OutreachError, match=f"in doubt: `outreach resolve {task}` settles it"):
+        tasks.done(db, settings, task, Result.REACHED, NOW + HOUR)
+    with store.write(db) as connection:
+        connection.execute(update(table(Message)).values(status=Status.SENT))
+    with pytest.raises(OutreachError, match=r"is over \(sent\): nothing more can be said of it") as over:
+        tasks.done(db, settings, task, Result.REACHED, NOW + HOUR)
+
+    assert "tasks next" not in f"{not_yet.value} {over.value}"
 
 
 # --- the verbs -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 
 from outreach import importer
 from outreach.cli import here, show
-from outreach.errors import OutreachError
+from outreach.errors import ImportFileError, OutreachError
 from outreach.models import Scope
 from outreach.sources import Source, open_source
 from outreach.sources.csv import CsvSource
@@ -52,14 +52,27 @@ def import_(
     """
     Read customers, orders, cases, events and do-not-contact lists.
 
-    Without a file given, those that `sources:` of the settings name.
+    Without a file given, those that `sources:` of the settings name; one that cannot be read keeps no other out.
     """
     place = here.here(ctx)
     named = {"customers": customers, "orders": orders, "cases": cases, "events": events, "suppressions": suppressions}
     files = {name: path for name, path in named.items() if path is not None}
     sources = [CsvSource(files, layout, scope)] if files else _configured(place)
     db = here.database(place.settings)
-    results = [_import(db, place, source) for source in sources]
+    results, wrong = [], []
+    for source in sources:
+        try:
+            results.append(_import(db, place, source))
+        except ImportFileError as error:
+            wrong.append(str(error))
+    if results:
+        _show(db, place, results, as_json=as_json)
+    if wrong:
+        raise ImportFileError("\n".join(wrong))
+
+
+def _show(db: Database, place: here.Here, results: list[dict[str, Any]], *, as_json: bool) -> None:
+    """What the sources brought together, and whom that makes reachable."""
     counts = {name: _added([result[name] for result in results]) for name in TABLES_SHOWN}
     rejects = [result["rejects_file"] for result in results if result["rejects_file"]]
     if as_json:

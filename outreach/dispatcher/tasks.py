@@ -218,7 +218,7 @@ def done(
         if row is None or row.channel not in _staffed(settings):
             raise NotFound(f"there is no task {task!r}: `outreach tasks list` shows them")
         if row.status not in (Status.SENDING, Status.UNKNOWN) or row.claim is None:
-            raise OutreachError(f"the task {task} is not open: `outreach tasks next --task {task}` opens it")
+            raise OutreachError(_why_not_open(row))
         item = None
         if loaded is not None:
             claimed = Claimed._make(getattr(row, name) for name in Claimed._fields)
@@ -236,11 +236,23 @@ def done(
             contents.forget(connection, [row.id])
         if values["status"] is Status.SENT and item is not None and item.step.tag:
             tags.put(connection, [(row.customer_id, item.step.tag)])
-        _note(connection, row, result, notes, now)
+        _note(connection, row, result, notes, values.get("ready_at"), now)
         if survey is not None and score is not None:
             answered = Given(survey, row.customer_id, row.occasion, row.id, score, row.channel, now)
             surveys.record(connection, settings, now, answered)
     return follows
+
+
+def _why_not_open(row: Any) -> str:
+    """Why nothing can be said of a task now, and what opens or settles it if anything does."""
+    task = row.public_id
+    if row.status == Status.UNKNOWN:
+        return f"the task {task} is not open, but in doubt: `outreach resolve {task}` settles it"
+    if row.status != Status.PLANNED:
+        return f"the task {task} is over ({row.status}): nothing more can be said of it"
+    if row.blocked_by != Reason.PERSON:
+        return f"the task {task} is not open: it is not on the list now, see `outreach tasks list`"
+    return f"the task {task} is not open: `outreach tasks next --task {task}` opens it"
 
 
 def _check(
@@ -317,18 +329,21 @@ def _unanswered(row: Any, calls: int, now: datetime) -> tuple[dict[str, Any], st
     return values, "it comes back to the list for another call"
 
 
-def _note(connection: Connection, row: Any, result: Result, notes: str, now: datetime) -> None:
-    """Keep that a call was made, and how it went."""
+def _note(
+    connection: Connection, row: Any, result: Result, notes: str, back_at: datetime | None, now: datetime
+) -> None:
+    """Keep that a call was made, how it went, and when the task comes back to the list, if it does."""
     if result is Result.NOT_CALLED:
         return
     kind = "reached" if result in (Result.REACHED, Result.DO_NOT_CALL) else "called"
     earlier = connection.execute(select(func.count()).where(_events.c.message_id == row.id)).scalar_one()
+    back = {} if back_at is None else {"back_at": back_at.isoformat()}
     made = {
         "event_id": f"task:{row.public_id}:{row.channel}:{earlier}:{kind}",
         "message_id": row.id,
         "customer_id": row.customer_id,
         "kind": kind,
         "at": now,
-        "detail": {"outcome": result.value, "notes": notes, "channel": row.channel},
+        "detail": {"outcome": result.value, "notes": notes, "channel": row.channel, **back},
     }
     store.insert_many(connection, _events, [made])

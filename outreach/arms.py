@@ -15,6 +15,7 @@ from functools import lru_cache
 
 CONTACT = "contact"
 HOLDOUT = "holdout"
+NAMES = frozenset({CONTACT, HOLDOUT})  # what no variant may be called
 
 
 def unit(secret: bytes, experiment: str, purpose: str, external_id: str) -> float:

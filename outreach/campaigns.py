@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from outreach import keys, yamlfile
+from outreach import arms, keys, yamlfile
 from outreach import settings as settings_file
 from outreach.campaign_keys import CAMPAIGN, GOAL_EVENTS, MOST_STEPS, ORDER_WORDS, TRIGGER_KEYS
 from outreach.campaign_keys import RECORD_EVENTS as RECORD_EVENTS
@@ -418,6 +418,9 @@ def _variant_problems(variants: Mapping[str, float | None] | None, node: Node) -
     at = node.nearest("variants")
     if variants is None or len(variants) != len(at.entries or {}) or None in variants.values():
         return  # its own problems are noted already
+    for name in arms.NAMES & variants.keys():
+        text = f"a variant cannot be called {name}: that is what everybody's arm is called"
+        yield problem(at.nearest(name), "variants", text)
     total = sum(share or 0 for share in variants.values())
     if abs(total - 1) > 1e-6:
         text = f"the shares of `variants` add up to {100 * total:.6g}%, not to 100%"
@@ -451,8 +454,12 @@ def _rule_problems(campaign: Campaign, node: Node, settings: Settings, zone: Zon
     if trigger.event == "customer.inactive" and trigger.after and not trigger.after.is_calendar:
         text = f"`trigger.after`: inactivity is counted in whole days, not in {trigger.after}"
         yield problem(node.nearest("trigger", "after"), "trigger", text)
-    if trigger.event == "coupon.expiring" and campaign.backfill:
-        text = "`backfill` takes up what has happened, and a coupon that has expired needs no reminder"
+    if (
+        campaign.backfill
+        and trigger.event in ("date", "schedule", *TIME_EVENTS)
+        and trigger.event != "customer.inactive"
+    ):
+        text = f"`backfill` takes up what has happened, and {trigger.event} comes due by the clock"
         yield problem(node.nearest("backfill"), "trigger", text, "take `backfill` away")
     if trigger.before and not trigger.before.is_calendar:
         text = f"`trigger.before` is counted in whole days, not in {trigger.before}"

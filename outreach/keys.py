@@ -169,7 +169,10 @@ def _read_scalar(kind: Scalar, node: Node, name: str, problems: list[Problem]) -
 
 def _read_list(kind: ListOf, node: Node, name: str, problems: list[Problem]) -> tuple[Any, ...]:
     items = node.items
-    if items is None and not node.is_null:
+    if node.is_null:
+        problems.append(problem(node, "no-value", f"`{name}` has no value", f"it takes {kind.what}"))
+        return ()
+    if items is None:
         if not kind.lone:
             problems.append(problem(node, "wrong-shape", f"`{name}` takes {kind.what}"))
             return ()

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -377,7 +376,8 @@ def _occurrences(campaign: Campaign, zone: str, since: datetime, now: datetime) 
 
 
 def _whole_audience(connection: Connection, campaign: Campaign, occurrence: datetime, after: int) -> Iterator[Page]:
-    key = f"{campaign.trigger.event}:{to_micros(occurrence) // 1_000_000}"
+    day = campaign.trigger.on_date  # its hour may be corrected: nobody is told twice
+    key = f"date:{day}" if day is not None else f"{campaign.trigger.event}:{to_micros(occurrence) // 1_000_000}"
     query = select(_customers.c.id).where(_customers.c.merged_into.is_(None), _customers.c.id > after)
     for rows in _paged(connection, query, (_customers.c.id,)):
         yield Page([Occasion(row.id, None, key, occurrence) for row in rows], {"cursor_customer": rows[-1].id})
@@ -502,7 +502,7 @@ def _fits_answer(campaign: Campaign, row: Any) -> bool:
 def _fits_case(campaign: Campaign, row: Any) -> bool:
     trigger = campaign.trigger
     return all(
-        not patterns or any(fnmatchcase((value or "").casefold(), p.casefold()) for p in patterns)
+        not patterns or any(facts.fits_pattern(value, pattern) for pattern in patterns)
         for patterns, value in (
             (trigger.kind, row.kind),
             (trigger.category, row.category),

@@ -173,6 +173,8 @@ def as_number(value: str) -> Decimal | None:
         number = Decimal(value.strip())
     except InvalidOperation:
         return None
+    if re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", value.strip()):  # 1.000 is a thousand where it is mostly written
+        return None
     return number if number.is_finite() else None
 
 

@@ -195,7 +195,12 @@ class Money:
 
 def written(amount: int, currency: str) -> str:
     """Minor units as people read them, such as 1,234.50 MXN."""
+    value = in_main_units(Money(amount, currency))
+    return f"{value:,f} {currency}"
+
+
+def in_main_units(money: Money) -> Decimal:
+    """The amount in pesos, reais, dollars, with as many decimals as the currency has."""
     from babel.numbers import get_currency_precision  # its tables take long to load
 
-    places = get_currency_precision(currency)
-    return f"{Decimal(amount).scaleb(-places):,.{places}f} {currency}"
+    return Decimal(money.amount).scaleb(-get_currency_precision(money.currency))

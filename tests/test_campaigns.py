@@ -82,7 +82,6 @@ EVERYTHING = """
 trigger: {schedule: "0  10 1 * *"}
 was: old_name
 brake: 5%
-backfill: {last: 365 days, pace: 50 per day}
 experiment: shared
 starts: 2026-12-01T10:00
 ends: 2026-12-01 18:00:00+00:00
@@ -154,12 +153,49 @@ def test_every_further_key_is_read() -> None:
     campaign = good(EVERYTHING)
     assert campaign.trigger == Trigger("schedule", schedule="0 10 1 * *")
     assert (campaign.title, campaign.was, campaign.brake, campaign.experiment) == ("c", "old_name", 0.05, "shared")
-    assert campaign.backfill == Backfill(Duration(days=365), Limit(50, Duration(days=1)))
     assert campaign.starts == datetime(2026, 12, 1, 16, 0, tzinfo=UTC)
     assert campaign.ends == datetime(2026, 12, 1, 18, 0, tzinfo=UTC)
     assert campaign.stop_when == ("opted_out",)
     step = campaign.steps[0]
     assert (step.at, step.tag, step.was, step.where) == (time(9, 30), "seen", "b", "orders_count > 1")
+
+
+BACKFILL = "backfill: {last: 365 days, pace: 50 per day}\n"
+
+
+@pytest.mark.parametrize("event", ["order.delivered", "customer.created", "customer.inactive, after: 90 days"])
+def test_what_has_happened_can_be_taken_up(event: str) -> None:
+    backfill = good(f"trigger: {{event: {event}}}\n{BACKFILL}{STEPS}").backfill
+    assert backfill == Backfill(Duration(days=365), Limit(50, Duration(days=1)))
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "{event: customer.birthday}", "{date: 2026-11-13}", "{date: attributes.renewal}", '{schedule: "0 10 1 * *"}',
+        "{event: case.overdue, after: 2 days}", "{event: coupon.expiring, before: 3 days}",
+    ],
+)  # fmt: skip
+def test_what_comes_due_by_the_clock_cannot_be_taken_up(trigger: str) -> None:
+    _, problems = load(f"trigger: {trigger}\n{BACKFILL}{STEPS}")
+    assert len(problems) == 1
+    assert "`backfill` takes up what has happened" in problems[0]
+
+
+@pytest.mark.parametrize("key", ["sku", "product", "category"])
+def test_a_list_without_a_value_is_no_list(key: str) -> None:
+    _, problems = load(f"trigger:\n  event: order.placed\n  {key}:\n  # - MUG\n{STEPS}")
+    assert len(problems) == 1
+    assert f"`trigger.{key}` has no value" in problems[0]
+
+
+@pytest.mark.parametrize("name", ["contact", "holdout"])
+def test_no_variant_is_called_like_an_arm(name: str) -> None:
+    step = f"{{id: a, after: 1 day, channel: email, template: x, variants: {{{name}: 50%, other: 50%}}}}"
+    _, problems = load(f"{PLACED}steps: [{step}]\n")
+    assert [one.partition(": ")[2] for one in problems] == [
+        f"a variant cannot be called {name}: that is what everybody's arm is called"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -560,6 +560,8 @@ def test_a_slip_is_shown_with_its_correction_and_place(expression: str, correcte
         ("upper(city) = 'LIMA'", "no function upper"),
         ("taged('vip')", "did you mean tagged?"),
         ("count(*) > 1", "`*` is not part"),
+        ("total_spent >= 5.000", "`5.000` may be thousands or a fraction: write 5000, or 5"),
+        ("total_spent >= 12.500", "`12.500` may be thousands or a fraction: write 12500, or 12.5"),
         ("total_spent / orders_count > 5", "`/` is not part"),
         ("total_spent - 5 > 5", "`-` is not available"),
         ("1 < orders_count < 5", "between"),

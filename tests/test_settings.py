@@ -385,6 +385,14 @@ SECRET_HINT = "(set the environment variable {0}, or {0}_FILE to a file that hol
             ],
         ),
         (
+            "caps:",
+            ["outreach.yaml:2:1: `caps` has no value (it takes a list: {purpose: marketing, messages: 1, per: 1 day})"],
+        ),
+        (
+            "offers: {o: {kind: amount, value: 1.000}}",
+            ["outreach.yaml:2:35: `offers.o.value`: `1.000` is not an amount over 0, such as 150 or 99.90"],
+        ),
+        (
             "country: MX",
             [
                 (

@@ -231,6 +231,11 @@ def _number(node: Any, scope: Scope) -> Decimal:
         value = Decimal(node.name)
     except InvalidOperation as error:
         raise refusal(node, scope, f"`{node.name[:20]}` is not a number") from error
+    if re.fullmatch(r"[1-9]\d{0,2}(\.\d{3})+", node.name):
+        whole = node.name.replace(".", "")
+        raise refusal(
+            node, scope, f"`{node.name}` may be thousands or a fraction: write {whole}, or {value.normalize():f}"
+        )
     if not value.is_finite() or abs(value.adjusted()) > 30:
         raise refusal(node, scope, "the number is too large or too small")
     return value

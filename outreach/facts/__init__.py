@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from outreach.facts.fetching import fetch
 from outreach.facts.items import Item, is_same_for_another, key_of, rules
-from outreach.facts.records import lines_of, matches_line
+from outreach.facts.records import fits_pattern, lines_of, matches_line
 from outreach.facts.showing import contexts
 from outreach.facts.withdrawn import gone
 from outreach.facts.words import true_words
@@ -25,6 +25,7 @@ __all__ = [
     "Item",
     "contexts",
     "fetch",
+    "fits_pattern",
     "gone",
     "is_same_for_another",
     "key_of",

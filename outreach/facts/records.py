@@ -51,10 +51,15 @@ def _times_query(of: Table, columns: tuple[str, ...]) -> Select[Any]:
     return select(of.c.id, of.c.customer_id, *times).where(among(of.c.id, "ids"))
 
 
+def fits_pattern(value: str | None, pattern: str) -> bool:
+    """Whether a text is like a pattern in which `*` and `?` stand for any letters, and nothing else does; case ignored."""
+    return fnmatchcase((value or "").casefold(), pattern.casefold().replace("[", "[[]"))
+
+
 def matches_line(trigger: Trigger, line: Mapping[str, Any]) -> bool:
     """Whether an order line fits every kind of pattern the trigger names (any pattern of a kind)."""
     return all(
-        not patterns or any(fnmatchcase((line.get(name) or "").casefold(), p.casefold()) for p in patterns)
+        not patterns or any(fits_pattern(line.get(name), pattern) for pattern in patterns)
         for name, patterns in (("sku", trigger.sku), ("product", trigger.product), ("category", trigger.category))
     )
 

@@ -50,10 +50,10 @@ def _context(
         context["matched"] = [line for line in orders[record]["lines"] if matches_line(item.campaign.trigger, line)]
     elif subject == "case" and record in cases:
         context["case"] = {"id": cases[record]["external_id"], **_present(cases[record])}
-    elif subject == "event" and record in shop_events:
+    elif subject == "event" and record in shop_events and shop_events[record]["customer_id"] == item.customer_id:
         row = shop_events[record]
         context["event"] = {**row["attributes"], "name": row["name"], "at": row["at"]}
-    elif subject == "answer" and record in answers:
+    elif subject == "answer" and record in answers and answers[record]["customer_id"] == item.customer_id:
         context["answer"] = _answer(answers[record])
     return context
 

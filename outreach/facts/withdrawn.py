@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Table, select
 
 from outreach import timing
+from outreach.campaigns import ANSWERS, RESERVED
 from outreach.facts.items import Item, key_of
 from outreach.facts.records import times_of
 from outreach.models import Case, CustomerDate, CustomerStats, Order, table
@@ -19,8 +20,17 @@ _stats, _dates = table(CustomerStats), table(CustomerDate)
 
 def gone(connection: Connection, settings: Settings, items: Sequence[Item]) -> set[int]:
     """Which items' occasion is none any more: its time was taken back or moved, its record is another's, a lapse was none."""
-    found = _cleared(connection, items, "order", _orders) | _cleared(connection, items, "case", _cases)
+    found = {i for i, item in enumerate(items) if _is_of_another(item)}
+    found |= _cleared(connection, items, "order", _orders) | _cleared(connection, items, "case", _cases)
     return found | _lapsed_not(connection, settings, items) | _moved(connection, items)
+
+
+def _is_of_another(item: Item) -> bool:
+    """Whether its occasion is one of another trigger, which the campaign had before it was edited."""
+    event, _, key = item.occasion.rpartition(":")
+    if not key or not event or item.campaign.name in (RESERVED, ANSWERS):  # a preview, a manual send, an answer
+        return False
+    return event.partition(":")[0] != item.campaign.trigger.event
 
 
 def _cleared(connection: Connection, items: Sequence[Item], subject: str, of: Table) -> set[int]:
@@ -36,9 +46,11 @@ def _cleared(connection: Connection, items: Sequence[Item], subject: str, of: Ta
     found = set()
     for i, event in events.items():
         item, record = items[i], known.get(items[i].record_id, {})
-        again = (record.get("reopened") or 0) if event == "case.closed" else 0
         is_there = record.get(columns[event]) is not None and record["customer_id"] == item.customer_id
-        if not is_there or (event == "case.closed" and item.occasion != key_of(event, item.record_id or 0, again)):
+        now = (
+            key_of(event, item.record_id or 0, record.get("reopened") or 0) if event == "case.closed" else item.occasion
+        )
+        if not is_there or (":" in item.occasion and item.occasion != now):
             found.add(i)
     return found
 

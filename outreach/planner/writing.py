@@ -147,6 +147,7 @@ class Writer:
             return False
         created, names = to_micros(self.tick.now), _names(connection, self.campaign, due)
         rows = [self._row(d, begin, created, names) for d, begin in zip(due, begins, strict=True)]
+        rows = _with_own_ids(connection, self.tick.db.secret, rows)
         store.insert_stored(connection, _messages, _COLUMNS, rows)
         self._count(due, begins)
         return True
@@ -228,6 +229,20 @@ class Writer:
         counts.held += held
         counts.skipped += len(due) - len(planned) - held
         counts.steps.update(planned)
+
+
+_TAKEN = select(_messages.c.public_id).where(among(_messages.c.public_id, "ids"))
+
+
+def _with_own_ids(connection: Connection, secret: bytes, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """
+    The rows with public ids that no message has.
+
+    What was renamed keeps the ids that its former name made: whatever takes that name later needs others.
+    """
+    while taken := set(connection.execute(_TAKEN, {"ids": [row[0] for row in rows]}).scalars()) if rows else set():
+        rows = [(store.keyed_hash(secret, "again", row[0]), *row[1:]) if row[0] in taken else row for row in rows]
+    return rows
 
 
 _RECORDS = {"order": table(Order), "case": table(Case), "event": table(ShopEvent), "customer": _customers}

@@ -35,7 +35,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 from markupsafe import Markup
 
-from outreach.values import Money
+from outreach.values import Money, in_main_units
 
 LARGEST_TEXT = 200_000  # characters of any one text; twice what a mailbox provider shows of an e-mail
 LARGEST_RANGE = 10_000
@@ -372,7 +372,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _listed(self, obj: Any, attribute: str) -> Any:
         if attribute in _ATTRIBUTES.get(type(obj), ()):
-            return getattr(obj, attribute)
+            return in_main_units(obj) if type(obj) is Money and attribute == "amount" else getattr(obj, attribute)
         if isinstance(obj, Namespace) and not attribute.startswith("_"):
             return getattr(obj, attribute, Missing(name=attribute))
         if type(obj).__name__ == "TemplateReference" and not attribute.startswith("_"):

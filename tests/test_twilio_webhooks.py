@@ -6,7 +6,7 @@ import itertools
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from twilio.request_validator import RequestValidator
@@ -16,6 +16,7 @@ from outreach.channels import InboundEvent, Outcome, Outgoing, open_channel
 from outreach.channels.twilio import Twilio
 from outreach.channels.twilio.api import Http, is_public
 from outreach.channels.twilio.codes import kind_of_failure
+from outreach.channels.twilio.webhooks import events
 from outreach.errors import ChannelError
 from outreach.render import Content
 from outreach.testing.twilio import ACCOUNT_SID, AUTH_TOKEN, FakeTwilio, Signed
@@ -159,6 +160,25 @@ def test_a_tapped_button_is_its_text(twilio: FakeTwilio, channel: Opens) -> None
     event = read(channel("whatsapp"), twilio.inbound(url, "", sender=sender, to=SENDER, **button))
 
     assert (event.text, event.provider_id) == ("Sí", "SM1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        ({"NumMedia": "1", "MediaContentType0": "audio/ogg"}, "[audio/ogg]"),
+        (
+            {"NumMedia": "2", "MediaContentType0": "image/jpeg", "MediaContentType1": "text/vcard"},
+            "[image/jpeg, vcard]",
+        ),
+        ({"NumMedia": "1", "MediaContentType0": "BAJA"}, ""),
+        ({"NumMedia": "0", "Latitude": "19.4", "Longitude": "-99.1"}, "[location]"),
+        ({"NumMedia": "1", "MediaContentType0": "image/jpeg", "Body": "Llegó así"}, "Llegó así"),
+    ],
+)
+def test_what_comes_without_a_word_says_what_it_is(sent: dict[str, str], text: str) -> None:
+    form = {"MessageSid": "SM1", "From": "whatsapp:+5215541000001", "To": "whatsapp:+525500000000", "Body": "", **sent}
+    (event,) = events("https://luna.example/webhooks/twilio/messages", urlencode(form).encode())
+    assert (event.text, event.raw["NumMedia"]) == (text, sent["NumMedia"])
 
 
 def test_parameters_that_nobody_knew_are_signed_too(twilio: FakeTwilio, channel: Opens) -> None:

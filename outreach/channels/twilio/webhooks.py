@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 
@@ -112,11 +113,24 @@ def _written(form: Mapping[str, str], sid: str) -> InboundEvent:
         kind="opted_out" if opt_out.upper() == "STOP" else "reply",
         provider_id=form.get("OriginalRepliedMessageSid", ""),
         address=address,
-        text=form.get("Body") or form.get("ButtonText") or form.get("ButtonPayload", ""),
+        text=form.get("Body") or form.get("ButtonText") or form.get("ButtonPayload") or _without_words(form),
         code=opt_out,
         channel=channel,
         raw=form,
     )
+
+
+_MOST_MEDIA = 10  # www.twilio.com/docs/messaging/guides/webhook-request: as many files as a message has at most
+_KIND = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}")
+
+
+def _without_words(form: Mapping[str, str]) -> str:
+    """What a message without a word is: the kinds of its files, or that it is a place; their addresses stand in `raw`."""
+    kinds = [form.get(f"MediaContentType{n}", "") for n in range(_MOST_MEDIA)]
+    known = [kind.removeprefix("text/") for kind in kinds if _KIND.fullmatch(kind)]
+    if known:
+        return f"[{', '.join(known)}]"
+    return "[location]" if form.get("Latitude") else ""
 
 
 def split_address(text: str) -> tuple[str, str]:

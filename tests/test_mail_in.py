@@ -103,6 +103,9 @@ WROTE = {
         "Buenos días,\nFavor darme de baja de su lista",
     ),
     "a sentence like a device's": ("Enviado por error el pedido, quiero mi dinero",) * 2,
+    "a sentence about a device": ("Enviado por mi esposo, el celular llegó roto",) * 2,
+    "a sentence about mail": ("Get back to me by mail about it, please",) * 2,
+    "a street that begins like an afterword": ("Llegó roto\n\nSaludos,\nAna\nAhumada 12", "Llegó roto"),
     "a lawyer's notice": (
         "Gracias!\n\nAVISO LEGAL: Este correo es confidencial. Si no es el destinatario, elimínelo. Para la baja…",
         "Gracias!",

@@ -36,7 +36,8 @@ _DIVIDER = re.compile(
 )
 _SIGNATURE = re.compile(r"--\s*")  # RFC 3676 section 4.3, and those who drop its blank
 _DEVICE = re.compile(
-    r"(enviado (desde|do|de|pelo|por|con|com|via)|sent (from|with|via|by)|(obtener|obtén|obter|baixar|get)|mandado desde)\b"
+    r"(enviado (desde|do|de|pelo|por|con|com|via)|sent (from|with|via|by)|mandado desde"
+    r"|(obtener|obtén|obter|baixar|get)( o)?(?= outlook\b))\b"
     r".{0,40}\b(iphone|ipad|android|outlook|gmail|yahoo|samsung|huawei|xiaomi|motorola|galaxy|blackberry|mail|correo"
     r" para windows|celular|tel[eé]fono|telefone|tablet|dispositivo|m[oó]vil|smartphone|k-9|bluemail|proton|ios)\b.{0,60}",
     re.IGNORECASE,
@@ -51,7 +52,7 @@ _NOTICE = re.compile(
     r"|(si|se) (usted|ud|voc[eê])? ?(recibi[oó]|recebeu|ha recibido) (este|esta) (mensaje|correo|mensagem|e-?mail) por (error|engano))",
     re.IGNORECASE,
 )
-_AFTERWORD = re.compile(r"p\.?\s?[ds]\b|post\s?data|por cierto|ah", re.IGNORECASE)
+_AFTERWORD = re.compile(r"(p\.?\s?[ds]|post\s?data|por cierto|ah)\b", re.IGNORECASE)
 _CLOSING = re.compile(
     r"(muchos |un |uma? |com |con |meus |mis |kind |best |warm |many )?"
     r"(saludos?|cordialmente|atentamente|atenciosamente|att\.?|atte\.?|abra[cç]os?|abrazos?|cumprimentos|regards|best|cheers)"
@@ -122,7 +123,7 @@ def _without_signature(lines: list[str]) -> list[str]:
     written = False
     for number, line in enumerate(lines[:MOST_LINES]):
         bare = line.strip()[:LONGEST_LINE]
-        if _SIGNATURE.fullmatch(bare) or _DEVICE.fullmatch(bare) or _NOTICE.match(bare):
+        if _SIGNATURE.fullmatch(bare) or _NOTICE.match(bare) or (_DEVICE.fullmatch(bare) and not _matters(bare)):
             return lines[:number]
         if written and _CLOSING.fullmatch(bare) and _is_signed(rest := lines[number + 1 :]):
             after = next((at for at, one in enumerate(rest) if _AFTERWORD.match(one.strip())), len(rest))
